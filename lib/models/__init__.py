@@ -1,0 +1,174 @@
+"""Plain Linen models, found by name, and the pure functions made of them.
+
+Every model maps images `[B, H, W, C]` to `(logits, features)`: logits `[B, classes]`
+and a flat dict of named intermediate arrays. None knows of compression.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lib import errors, tree
+from lib.models.cnn import CNN
+from lib.models.lenet5 import LeNet5
+from lib.models.mlp import MLP
+from lib.models.transformer import Transformer
+
+MODELS: dict[str, type[nn.Module]] = {
+    "cnn": CNN,
+    "lenet5": LeNet5,
+    "mlp": MLP,
+    "transformer": Transformer,
+}
+
+Apply = Callable[..., tuple[tuple[jax.Array, dict[str, jax.Array]], Any]]
+
+# What Linen and the training step set, not a config.
+_NOT_FROM_CONFIG = ("parent", "name", "axis_name")
+
+
+def fields(name: str) -> tuple[str, ...]:
+    """Returns the fields that a config may set of the model called `name`."""
+    model = errors.lookup(MODELS, name, "model")
+    names = (f.name for f in dataclasses.fields(model))
+    return tuple(n for n in names if n not in _NOT_FROM_CONFIG)
+
+
+def build(name: str, *, classes: int, **settings: Any) -> nn.Module:
+    """Returns the model called `name` in `MODELS`.
+
+    Args:
+      name: a key of `MODELS`.
+      classes: number of logits, at least 1.
+      **settings: the model's other fields; a list counts as a tuple.
+
+    Raises:
+      UserError: an unknown name or field, or a value out of its field's range.
+    """
+    valid = fields(name)
+    for field in settings:
+        if field not in valid:
+            raise errors.UserError(
+                f"unknown field {field!r} of model {name!r}; "
+                f"{errors.hint(field, valid)}"
+            )
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return MODELS[name](classes=classes, **plain)
+
+
+def bind_axis(module: nn.Module, axis_name: str | None) -> nn.Module:
+    """Returns the model with batch statistics averaged over a pmap axis.
+
+    Params and variables are those of `module`. A model without an `axis_name` field
+    has no statistics to average and is returned as it is. The result can be applied
+    with `train=True` only where the axis is bound.
+    """
+    if not any(f.name == "axis_name" for f in dataclasses.fields(module)):
+        return module
+    return module.clone(axis_name=axis_name)
+
+
+def init(
+    module: nn.Module, key: jax.Array, shape: Sequence[int]
+) -> tuple[tree.Tree, tree.Tree]:
+    """Returns fresh `(params, variables)` as nested dicts.
+
+    `variables` holds the other Linen collections: `{}` or `{"batch_stats": ...}`.
+
+    Args:
+      module: a model.
+      key: JAX PRNG key; may be traced, so that `jax.eval_shape` gives the shapes.
+      shape: (height, width, channels) of an image.
+
+    Raises:
+      UserError: `shape` is not three positive numbers, or too small for the model.
+    """
+    shape = tuple(shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise errors.UserError(
+            "image shape: expected (height, width, channels), "
+            f"each at least 1, got {shape}"
+        )
+
+    @jax.jit  # drops the forward pass, which init would otherwise compute
+    def fresh(key):
+        images = jnp.zeros((1, *shape), jnp.float32)
+        return module.init({"params": key}, images, train=False)
+
+    variables = dict(fresh(key))
+    params = variables.pop("params")
+    return params, variables
+
+
+def make_apply(module: nn.Module) -> Apply:
+    """Returns the model as a pure function.
+
+    `apply(params, variables, images, *, train, key) -> ((logits, features), variables)`
+    with images `[B, H, W, C]` and logits `[B, classes]`. With `train=True` dropout
+    draws from `key` and the returned variables hold the updated batch statistics;
+    with `train=False` nothing is random, `key` is not read (pass None), and the
+    variables come back as they are.
+    """
+
+    def apply(params, variables, images, *, train: bool, key: jax.Array | None):
+        collections = {"params": params, **variables}
+        if not train:
+            return module.apply(collections, images, train=False), variables
+        return module.apply(
+            collections,
+            images,
+            train=True,
+            rngs=None if key is None else {"dropout": key},
+            mutable=list(variables),
+        )
+
+    return apply
+
+
+def check(
+    module: nn.Module,
+    params: tree.Tree,
+    variables: tree.Tree,
+    shape: Sequence[int],
+) -> None:
+    """Raises a `UserError` unless the weights fit the model and the images.
+
+    Computes nothing: only shapes are compared.
+
+    Args:
+      module: a model.
+      params: nested dict of arrays, such as a checkpoint or an artifact holds.
+      variables: the other collections.
+      shape: (height, width, channels) of an image.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    wanted = jax.eval_shape(lambda k: init(module, k, shape), key)
+    name = type(module).__name__
+    size = "x".join(str(n) for n in shape)
+    for want, have in zip(wanted, (params, variables), strict=True):
+        want, have = _shapes(want), _shapes(have)
+        for path, expected in want.items():
+            if path not in have:
+                raise errors.UserError(
+                    f"{name} on images of {size}: weights lack {path!r}; "
+                    f"{errors.hint(path, have)}"
+                )
+            if have[path] != expected:
+                raise errors.UserError(
+                    f"{name} on images of {size}: expected {path!r} "
+                    f"of shape {expected}, got {have[path]}"
+                )
+        for path in have:
+            if path not in want:
+                raise errors.UserError(
+                    f"{name} on images of {size}: has no {path!r}; "
+                    f"{errors.hint(path, want)}"
+                )
+
+
+def _shapes(nested: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(jnp.shape(x)) for path, x in tree.flatten(nested).items()}

@@ -1,0 +1,66 @@
+"""What the fields and the inputs of a model may be, told as one-line user errors."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from lib import errors
+
+
+def _fail(module: nn.Module, field: str, expected: str) -> None:
+    raise errors.UserError(
+        f"{type(module).__name__}.{field}: expected {expected}, "
+        f"got {getattr(module, field)!r}"
+    )
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and value >= 1
+
+
+def _is_fraction(value: Any) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and 0 <= value < 1
+
+
+def counts(module: nn.Module, *fields: str) -> None:
+    """Raises a `UserError` unless each field is a whole number of at least 1."""
+    for field in fields:
+        if not _is_count(getattr(module, field)):
+            _fail(module, field, "a whole number of at least 1")
+
+
+def fractions(module: nn.Module, *fields: str) -> None:
+    """Raises a `UserError` unless each field is a number in [0, 1)."""
+    for field in fields:
+        if not _is_fraction(getattr(module, field)):
+            _fail(module, field, "a number in [0, 1)")
+
+
+def widths(module: nn.Module, *, least: int, most: float = math.inf) -> None:
+    """Raises a `UserError` unless `widths` is a tuple of `least` to `most` counts."""
+    value = module.widths
+    right = isinstance(value, tuple) and least <= len(value) <= most
+    if not (right and all(_is_count(v) for v in value)):
+        number = f"{least}" if least == most else f"{least} or more"
+        _fail(module, "widths", f"a tuple of {number} whole numbers of at least 1")
+
+
+def images(module: nn.Module, batch: jax.Array, *, least: int) -> None:
+    """Raises a `UserError` unless `batch` is [B, H, W, C], H and W >= `least`."""
+    name = type(module).__name__
+    if batch.ndim != 4:
+        raise errors.UserError(
+            f"{name}: expected images of shape [batch, height, width, channels], "
+            f"got {batch.ndim} axes: {batch.shape}"
+        )
+    height, width = batch.shape[1:3]
+    if min(height, width) < least:
+        raise errors.UserError(
+            f"{name}: images of {height}x{width} are too small; "
+            f"expected at least {least}x{least}"
+        )

@@ -1,0 +1,130 @@
+"""Integer grids: range -> scale and zero point -> rounding, and its derivative.
+
+The invariant, everywhere: `x ~ (code - zero_point) * scale`, with whole codes in
+`[low, high]`. Zero is always on the grid, so that pruned weights stay zero.
+Equations follow Jacob et al. 2018 (arXiv 1712.05877, eq. 1); the straight-through
+derivative is Bengio et al. 2013 (arXiv 1308.3432).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lib import errors
+
+BITS = (2, 8)  # the fewest and the most bits of a code
+
+
+class Grid(NamedTuple):
+    """A uniform grid; all fields are arrays that broadcast against the data.
+
+    Attributes:
+      scale: positive float, distance between neighbours.
+      zero_point: whole number as a float, the code that stands for 0.
+      low: the smallest code, a float scalar.
+      high: the largest code, a float scalar.
+    """
+
+    scale: jax.Array
+    zero_point: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def check_bits(bits: int | jax.Array, where: str) -> None:
+    """Raises a `UserError` unless `bits` is traced or a whole number in `BITS`."""
+    if isinstance(bits, jax.core.Tracer):
+        return
+    least, most = BITS
+    if isinstance(bits, bool) or int(bits) != bits or not least <= bits <= most:
+        raise errors.UserError(
+            f"{where}: bits is a whole number from {least} to {most}, got {bits}"
+        )
+
+
+def levels(bits: int | jax.Array, *, symmetric: bool) -> tuple[jax.Array, jax.Array]:
+    """Returns the smallest and largest code of `bits` bits, as float scalars.
+
+    Symmetric grids give up the most negative code, so that -x is on the grid with x.
+    `bits` may be traced.
+    """
+    # A shift is exact on every backend; exp2 is not.
+    count = jnp.left_shift(1, jnp.asarray(bits, jnp.int32))
+    if symmetric:
+        high = (count // 2 - 1).astype(jnp.float32)
+        return -high, high
+    return jnp.zeros((), jnp.float32), (count - 1).astype(jnp.float32)
+
+
+def grid(
+    smallest: jax.Array, largest: jax.Array, bits: int | jax.Array, *, symmetric: bool
+) -> Grid:
+    """Returns the grid of `bits` bits that covers `[smallest, largest]` and 0.
+
+    Args:
+      smallest: least value to cover, any shape; the result has its dtype.
+      largest: greatest value to cover, the same shape.
+      bits: 2 to 8; may be traced.
+      symmetric: zero point 0 and codes in `[-high, high]`; else codes from 0 up.
+    """
+    low, high = (x.astype(smallest.dtype) for x in levels(bits, symmetric=symmetric))
+    one = jnp.ones((), smallest.dtype)
+    if symmetric:
+        scale = jnp.maximum(jnp.abs(smallest), jnp.abs(largest)) / high
+        scale = jnp.where(scale == 0, one, scale)
+        return Grid(scale, jnp.zeros_like(scale), low, high)
+    smallest, largest = jnp.minimum(smallest, 0), jnp.maximum(largest, 0)
+    scale = (largest - smallest) / high
+    scale = jnp.where(scale == 0, one, scale)
+    return Grid(scale, jnp.clip(jnp.round(-smallest / scale), low, high), low, high)
+
+
+def _offset(x: jax.Array, g: Grid) -> jax.Array:
+    """Returns the code of `x` less the zero point, as a whole float."""
+    rounded = jnp.round(x / g.scale)  # half to even, as ONNX QuantizeLinear
+    return jnp.clip(rounded, g.low - g.zero_point, g.high - g.zero_point)
+
+
+def encode(x: jax.Array, g: Grid) -> jax.Array:
+    """Returns the codes of `x`, whole floats in `[low, high]`, of x's shape."""
+    return _offset(x, g) + g.zero_point
+
+
+@jax.custom_jvp
+def fake_quant(x: jax.Array, g: Grid) -> jax.Array:
+    """Returns the point of the grid nearest to each `x`.
+
+    Derivative (straight through, clipped): 1 where `x` lies inside the grid's range
+    and 0 outside; the grid itself is a constant.
+    """
+    offset = _offset(x, g)
+    # round(-0.3) is -0.0; integers know one zero only, and the file holds integers.
+    offset = jnp.where(offset == 0, jnp.zeros((), offset.dtype), offset)
+    return offset * g.scale
+
+
+@fake_quant.defjvp
+def _fake_quant_jvp(primals, tangents):
+    x, g = primals
+    low, high = (g.low - g.zero_point) * g.scale, (g.high - g.zero_point) * g.scale
+    # Half a step of slack: what rounds onto the outermost point is inside.
+    inside = (x >= low - g.scale / 2) & (x <= high + g.scale / 2)
+    dx = tangents[0]
+    return fake_quant(x, g), jnp.where(inside, dx, jnp.zeros((), dx.dtype))
+
+
+@jax.custom_jvp
+def straight_through(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns exactly `y`, with the derivative of `x`.
+
+    `x + stop_gradient(y - x)` would not give `y` to the last bit.
+    """
+    del x
+    return y
+
+
+@straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    x, y = primals
+    return straight_through(x, y), tangents[0]

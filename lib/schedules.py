@@ -1,0 +1,83 @@
+"""Schedules: step -> value. Wherever a strength is a number, a schedule may stand.
+
+All are pure, jit-able functions of an int32 step that return float32; begin and end
+are steps. Values may be traced, so that one compiled run serves many settings.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lib import errors
+
+Schedule = Callable[[jax.Array], jax.Array]  # step, int32 scalar -> float32 scalar
+Strength = float | jax.Array | Schedule
+
+
+def _progress(step: jax.Array, begin: int, end: int) -> jax.Array:
+    """Returns the share of `[begin, end]` that lies behind `step`, in [0, 1]."""
+    length = max(end - begin, 1)
+    return jnp.clip((jnp.asarray(step) - begin) / length, 0.0, 1.0).astype(jnp.float32)
+
+
+def constant(*, value: float) -> Schedule:
+    """Returns `value` at every step."""
+    return lambda step: jnp.asarray(value, jnp.float32) + 0 * _progress(step, 0, 1)
+
+
+def linear(*, initial: float, final: float, begin: int, end: int) -> Schedule:
+    """Moves in a straight line from `initial` at `begin` to `final` at `end`."""
+    return lambda step: final + (initial - final) * (1 - _progress(step, begin, end))
+
+
+def cubic(*, initial: float, final: float, begin: int, end: int) -> Schedule:
+    """Prunes fast while much is redundant, slowly at the end.
+
+    Zhu & Gupta 2017 (arXiv 1710.01878), eq. 1:
+    `s_t = s_f + (s_i - s_f) * (1 - (t - t0) / (n * dt)) ** 3`.
+    """
+
+    def schedule(step: jax.Array) -> jax.Array:
+        left = 1 - _progress(step, begin, end)
+        return final + (initial - final) * left**3
+
+    return schedule
+
+
+def cosine(*, initial: float, final: float, begin: int, end: int) -> Schedule:
+    """Moves from `initial` to `final` along half a cosine (arXiv 1608.03983, eq. 5)."""
+
+    def schedule(step: jax.Array) -> jax.Array:
+        angle = jnp.pi * _progress(step, begin, end)
+        return final + (initial - final) * (1 + jnp.cos(angle)) / 2
+
+    return schedule
+
+
+def one_shot(*, initial: float, final: float, begin: int, end: int) -> Schedule:
+    """Stays at `initial` before step `begin` and at `final` from there on."""
+    del end
+    return lambda step: jnp.where(jnp.asarray(step) < begin, initial, final).astype(
+        jnp.float32
+    )
+
+
+def periodic(schedule: Schedule, *, every: int) -> Schedule:
+    """Holds `schedule` at its value of the last step that `every` divides."""
+    if every < 1:
+        raise errors.UserError(f"periodic: every is at least 1 step, got {every}")
+    return lambda step: schedule(jnp.asarray(step) // every * every)
+
+
+SCHEDULES = {
+    "linear": linear,
+    "cubic": cubic,
+    "cosine": cosine,
+    "one_shot": one_shot,
+}
+
+
+def at(strength: Strength, step: jax.Array | int) -> jax.Array | float:
+    """Returns the strength's value at `step`; a number is the same at every step."""
+    return strength(jnp.asarray(step, jnp.int32)) if callable(strength) else strength

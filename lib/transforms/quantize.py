@@ -1,0 +1,135 @@
+"""Fake-quantized weights: few bits in the forward pass, floats for the optimiser.
+
+`code`: the latent weights, `state`: bits, `decode`: the nearest point of a uniform
+grid, straight through (Jacob et al. 2018, arXiv 1712.05877; Bengio et al. 2013,
+arXiv 1308.3432).
+The grid follows the latent weights at every step, so nothing in the state goes stale.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib import errors, numerics, representations, schedules
+from lib.transforms import base
+
+GRANULARITIES = ("tensor", "channel", "group")
+
+
+def _view(shape: tuple[int, ...], granularity: str, group: int) -> tuple[int, ...]:
+    """Returns the shape in which one axis or none is left out of the range."""
+    if granularity == "group":
+        return (-1, group, shape[-1])
+    return shape
+
+
+def _axes(rank: int, granularity: str) -> tuple[int, ...]:
+    """Returns the axes of the view that share one scale."""
+    match granularity:
+        case "tensor":
+            return tuple(range(rank))
+        case "channel":
+            return tuple(range(rank - 1))
+    return (1,)
+
+
+def _grid(w: jax.Array, bits, symmetric: bool, granularity: str) -> numerics.Grid:
+    """Returns the grid over the range of `w`, seen through its view."""
+    axes = _axes(w.ndim, granularity)
+    least, most = (f(w, axis=axes, keepdims=True) for f in (jnp.min, jnp.max))
+    return numerics.grid(least, most, bits, symmetric=symmetric)
+
+
+def quantize(
+    *,
+    bits: schedules.Strength,
+    symmetric: bool = True,
+    granularity: str = "channel",
+    group: int = 0,
+    pattern: str = base.KERNELS,
+) -> base.Transform:
+    """Rounds weights to `2**bits` levels (symmetric: one fewer) around an exact zero.
+
+    Args:
+      bits: 2 to 8; a number, a schedule, or a traced value.
+      symmetric: zero point 0 and range [-max|w|, max|w|]; else the affine grid over
+        [min(w, 0), max(w, 0)].
+      granularity: one scale a "tensor", one an output "channel" (the last axis), or
+        one a "group" of `group` neighbours along the contraction axis (all axes but
+        the last, flattened) of each channel.
+      group: length of a group; 0 unless granularity is "group".
+      pattern: regular expression over paths of the leaves to quantize.
+
+    Raises:
+      UserError: bits outside 2..8, an unknown granularity, a group without
+        granularity "group"; at `encode`, a pattern that matches nothing or a leaf
+        that groups do not divide.
+    """
+    if granularity not in GRANULARITIES:
+        raise errors.UserError(
+            f"unknown granularity {granularity!r}; "
+            f"{errors.hint(granularity, GRANULARITIES)}"
+        )
+    if (group > 0) != (granularity == "group"):
+        raise errors.UserError(
+            "quantize: a group length goes with granularity 'group', got "
+            f"group={group} and granularity={granularity!r}"
+        )
+    if not callable(bits):
+        numerics.check_bits(bits, "quantize")
+
+    def whole_bits(step) -> jax.Array:
+        return jnp.rint(jnp.asarray(schedules.at(bits, step))).astype(jnp.int32)
+
+    def encode(weights):
+        for path, w in weights.items():
+            contraction = int(np.prod(w.shape[:-1]))
+            if group and contraction % group:
+                raise errors.UserError(
+                    f"quantize: groups of {group} do not divide the {contraction} "
+                    f"inputs of {path} with shape {tuple(w.shape)}"
+                )
+        return weights, {path: whole_bits(0) for path in weights}
+
+    def decode_leaf(w, bits):
+        seen = w.reshape(_view(w.shape, granularity, group))
+        grid = _grid(jax.lax.stop_gradient(seen), bits, symmetric, granularity)
+        rounded = numerics.fake_quant(jax.lax.stop_gradient(seen), grid)
+        # The range covers every weight, so nothing is clipped: a plain identity.
+        return numerics.straight_through(w, rounded.reshape(w.shape))
+
+    def decode(codes, states):
+        return {p: decode_leaf(w, states[p]) for p, w in codes.items()}
+
+    def update(codes, states, signals):
+        del codes
+        return {p: whole_bits(signals.step) for p in states}
+
+    def freeze_leaf(rep, bits):
+        if isinstance(rep, representations.LowRank):
+            raise TypeError("quantize: factors are quantized one by one, not a product")
+        w = representations.materialize(rep)
+        seen = w.reshape(_view(w.shape, granularity, group))
+        grid = _grid(seen, bits, symmetric, granularity)
+        codes = numerics.encode(seen, grid).reshape(w.shape)
+        frozen = representations.Quantized(
+            np.asarray(codes, np.int8 if symmetric else np.uint8),
+            np.asarray(grid.scale),
+            None if symmetric else np.asarray(grid.zero_point, np.uint8),
+            int(bits),
+            group,
+        )
+        # The zeros below are zeros here too: 0 is on every grid.
+        if isinstance(rep, representations.Sparse):
+            return representations.sparse(rep.mask, frozen)
+        return frozen
+
+    def freeze(leaves, states):
+        return {p: freeze_leaf(x, states[p]) for p, x in leaves.items()}
+
+    kind = "symmetric" if symmetric else "affine"
+    strength = "schedule" if callable(bits) else bits
+    per = f"group {group}" if group else granularity
+    how = f"quantize(bits={strength}, {kind}, per {per})"
+    moving = update if callable(bits) else None
+    return base.on_leaves(how, pattern, encode, decode, freeze, moving)
