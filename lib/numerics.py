@@ -2,6 +2,11 @@
 
 The invariant, everywhere: `x ~ (code - zero_point) * scale`, with whole codes in
 `[low, high]`. Zero is always on the grid, so that pruned weights stay zero.
+
+XLA rewrites divisions (x / y into x * (1 / y), x / (y / z) into x * z / y) as the code
+around them happens to be compiled, and may keep bfloat16 in float32. So that training,
+freezing and the packed file agree to the last bit, whatever is fused with what, grids
+are float32, the one division is `1 / scale`, and a barrier keeps it as it is written.
 Equations follow Jacob et al. 2018 (arXiv 1712.05877, eq. 1); the straight-through
 derivative is Bengio et al. 2013 (arXiv 1308.3432).
 """
@@ -10,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from lib import errors
 
@@ -17,13 +23,13 @@ BITS = (2, 8)  # the fewest and the most bits of a code
 
 
 class Grid(NamedTuple):
-    """A uniform grid; all fields are arrays that broadcast against the data.
+    """A uniform grid; all fields are float32 and broadcast against the data.
 
     Attributes:
-      scale: positive float, distance between neighbours.
-      zero_point: whole number as a float, the code that stands for 0.
-      low: the smallest code, a float scalar.
-      high: the largest code, a float scalar.
+      scale: positive, the distance between neighbours; exact in the data's dtype.
+      zero_point: a whole number, the code that stands for 0.
+      low: the smallest code, a scalar.
+      high: the largest code, a scalar.
     """
 
     scale: jax.Array
@@ -57,43 +63,61 @@ def levels(bits: int | jax.Array, *, symmetric: bool) -> tuple[jax.Array, jax.Ar
     return jnp.zeros((), jnp.float32), (count - 1).astype(jnp.float32)
 
 
+# 1 / (the number of steps from 0 to the largest code), by bits.
+_PER_STEP = {
+    True: [0.0] * 2 + [1 / (2 ** (b - 1) - 1) for b in range(BITS[0], BITS[1] + 1)],
+    False: [0.0] * 2 + [1 / (2**b - 1) for b in range(BITS[0], BITS[1] + 1)],
+}
+
+
 def grid(
     smallest: jax.Array, largest: jax.Array, bits: int | jax.Array, *, symmetric: bool
 ) -> Grid:
     """Returns the grid of `bits` bits that covers `[smallest, largest]` and 0.
 
     Args:
-      smallest: least value to cover, any shape; the result has its dtype.
+      smallest: least value to cover, any shape and float dtype.
       largest: greatest value to cover, the same shape.
       bits: 2 to 8; may be traced.
       symmetric: zero point 0 and codes in `[-high, high]`; else codes from 0 up.
     """
-    low, high = (x.astype(smallest.dtype) for x in levels(bits, symmetric=symmetric))
-    one = jnp.ones((), smallest.dtype)
+    dtype = jnp.finfo(smallest.dtype)
+    smallest, largest = (x.astype(jnp.float32) for x in (smallest, largest))
+    low, high = levels(bits, symmetric=symmetric)
+    per_step = jnp.asarray(_PER_STEP[symmetric], jnp.float32)[jnp.asarray(bits)]
     if symmetric:
-        scale = jnp.maximum(jnp.abs(smallest), jnp.abs(largest)) / high
-        scale = jnp.where(scale == 0, one, scale)
+        width = jnp.maximum(jnp.abs(smallest), jnp.abs(largest))
+    else:
+        smallest, largest = jnp.minimum(smallest, 0), jnp.maximum(largest, 0)
+        width = largest - smallest
+    # The file stores the scale in the weight's dtype; use what it will hold.
+    scale = lax.reduce_precision(width * per_step, dtype.nexp, dtype.nmant)
+    scale = lax.optimization_barrier(jnp.where(scale == 0, jnp.ones_like(scale), scale))
+    if symmetric:
         return Grid(scale, jnp.zeros_like(scale), low, high)
-    smallest, largest = jnp.minimum(smallest, 0), jnp.maximum(largest, 0)
-    scale = (largest - smallest) / high
-    scale = jnp.where(scale == 0, one, scale)
-    return Grid(scale, jnp.clip(jnp.round(-smallest / scale), low, high), low, high)
+    zero_point = jnp.clip(jnp.round(-smallest * _inverse(scale)), low, high)
+    return Grid(scale, zero_point, low, high)
+
+
+def _inverse(scale: jax.Array) -> jax.Array:
+    return lax.optimization_barrier(1 / lax.optimization_barrier(scale))
 
 
 def _offset(x: jax.Array, g: Grid) -> jax.Array:
-    """Returns the code of `x` less the zero point, as a whole float."""
-    rounded = jnp.round(x / g.scale)  # half to even, as ONNX QuantizeLinear
+    """Returns the code of `x` less the zero point, as a whole float32."""
+    # Half to even, as ONNX QuantizeLinear.
+    rounded = jnp.round(x.astype(jnp.float32) * _inverse(g.scale))
     return jnp.clip(rounded, g.low - g.zero_point, g.high - g.zero_point)
 
 
 def encode(x: jax.Array, g: Grid) -> jax.Array:
-    """Returns the codes of `x`, whole floats in `[low, high]`, of x's shape."""
+    """Returns the codes of `x`, whole float32 in `[low, high]`, of x's shape."""
     return _offset(x, g) + g.zero_point
 
 
 @jax.custom_jvp
 def fake_quant(x: jax.Array, g: Grid) -> jax.Array:
-    """Returns the point of the grid nearest to each `x`.
+    """Returns the point of the grid nearest to each `x`, in x's dtype.
 
     Derivative (straight through, clipped): 1 where `x` lies inside the grid's range
     and 0 outside; the grid itself is a constant.
@@ -101,17 +125,17 @@ def fake_quant(x: jax.Array, g: Grid) -> jax.Array:
     offset = _offset(x, g)
     # round(-0.3) is -0.0; integers know one zero only, and the file holds integers.
     offset = jnp.where(offset == 0, jnp.zeros((), offset.dtype), offset)
-    return offset * g.scale
+    return (offset * g.scale).astype(x.dtype)
 
 
 @fake_quant.defjvp
 def _fake_quant_jvp(primals, tangents):
     x, g = primals
-    low, high = (g.low - g.zero_point) * g.scale, (g.high - g.zero_point) * g.scale
     # Half a step of slack: what rounds onto the outermost point is inside.
-    inside = (x >= low - g.scale / 2) & (x <= high + g.scale / 2)
+    low = (g.low - g.zero_point - 0.5) * g.scale
+    high = (g.high - g.zero_point + 0.5) * g.scale
     dx = tangents[0]
-    return fake_quant(x, g), jnp.where(inside, dx, jnp.zeros((), dx.dtype))
+    return fake_quant(x, g), jnp.where((x >= low) & (x <= high), dx, jnp.zeros_like(dx))
 
 
 @jax.custom_jvp

@@ -43,7 +43,8 @@ class Quantized:
 
     With `group > 0` the equation holds for `codes` seen as
     `[contraction / group, group, out]`, where `contraction` is the product of all
-    axes but the last. `scale` and `zero_point` broadcast against that view.
+    axes but the last. `scale` and `zero_point` broadcast against that view. The
+    product is float32, rounded to the scale's dtype.
 
     Attributes:
       codes: int8 (symmetric) or uint8 (affine), the weight's shape.
@@ -146,8 +147,9 @@ def materialize(rep: Representation) -> jax.Array:
             whole = jnp.asarray(codes, jnp.int32).reshape(view)
             if zero_point is not None:
                 whole = whole - jnp.asarray(zero_point, jnp.int32)
-            scale = jnp.asarray(scale)
-            return (whole.astype(scale.dtype) * scale).reshape(codes.shape)
+            # In float32 and rounded once, as `numerics.fake_quant` does.
+            wide = whole.astype(jnp.float32) * jnp.asarray(scale).astype(jnp.float32)
+            return wide.astype(scale.dtype).reshape(codes.shape)
         case Codebook(indices, centroids):
             return jnp.asarray(centroids)[jnp.asarray(indices, jnp.int32)]
         case Sparse(mask, values):

@@ -116,7 +116,8 @@ def prune(
 
     Raises:
       UserError: a sparsity outside [0, 1], none without `keep` or one with it, an
-        unknown distribution, `every` below 1; at `encode`, a pattern that matches nothing.
+        unknown distribution, `every` below 1; at `encode`, a pattern that matches
+        nothing.
     """
     spread = errors.lookup(DISTRIBUTIONS, distribution, "distribution of sparsity")
     scheduled = callable(sparsity)

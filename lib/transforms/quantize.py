@@ -114,7 +114,7 @@ def quantize(
         codes = numerics.encode(seen, grid).reshape(w.shape)
         frozen = representations.Quantized(
             np.asarray(codes, np.int8 if symmetric else np.uint8),
-            np.asarray(grid.scale),
+            np.asarray(grid.scale.astype(w.dtype)),
             None if symmetric else np.asarray(grid.zero_point, np.uint8),
             int(bits),
             group,
