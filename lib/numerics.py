@@ -63,6 +63,8 @@ def levels(bits: int | jax.Array, *, symmetric: bool) -> tuple[jax.Array, jax.Ar
     return jnp.zeros((), jnp.float32), (count - 1).astype(jnp.float32)
 
 
+_LEAST_SCALE = 2 * float(jnp.finfo(jnp.float32).tiny)  # its inverse is finite
+
 # 1 / (the number of steps from 0 to the largest code), by bits.
 _PER_STEP = {
     True: [0.0] * 2 + [1 / (2 ** (b - 1) - 1) for b in range(BITS[0], BITS[1] + 1)],
@@ -92,7 +94,9 @@ def grid(
         width = largest - smallest
     # The file stores the scale in the weight's dtype; use what it will hold.
     scale = lax.reduce_precision(width * per_step, dtype.nexp, dtype.nmant)
-    scale = lax.optimization_barrier(jnp.where(scale == 0, jnp.ones_like(scale), scale))
+    # A range of nothing but zeros and subnormal numbers is a range of zeros.
+    scale = jnp.where(scale < _LEAST_SCALE, jnp.ones_like(scale), scale)
+    scale = lax.optimization_barrier(scale)
     if symmetric:
         return Grid(scale, jnp.zeros_like(scale), low, high)
     zero_point = jnp.clip(jnp.round(-smallest * _inverse(scale)), low, high)

@@ -5,6 +5,7 @@ and a flat dict of named intermediate arrays. None knows of compression.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,14 +95,16 @@ def init(
             f"each at least 1, got {shape}"
         )
 
-    @jax.jit  # drops the forward pass, which init would otherwise compute
-    def fresh(key):
-        images = jnp.zeros((1, *shape), jnp.float32)
-        return module.init({"params": key}, images, train=False)
-
-    variables = dict(fresh(key))
+    variables = dict(_fresh(module, shape, key))
     params = variables.pop("params")
     return params, variables
+
+
+# Jitted, so that the forward pass, which Linen's init goes through, is not computed.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fresh(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> tree.Tree:
+    images = jnp.zeros((1, *shape), jnp.float32)
+    return module.init({"params": key}, images, train=False)
 
 
 def make_apply(module: nn.Module) -> Apply:

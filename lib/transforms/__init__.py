@@ -2,6 +2,7 @@
 
 from lib.transforms.base import (
     KERNELS,
+    Row,
     Signals,
     Transform,
     chain,
@@ -10,18 +11,24 @@ from lib.transforms.base import (
     plan,
     select,
 )
-from lib.transforms.prune import prune
+from lib.transforms.prune import keep, prune
 from lib.transforms.quantize import quantize
 
-TECHNIQUES = {"prune": prune, "quantize": quantize}
+TECHNIQUES = {"keep": keep, "prune": prune, "quantize": quantize}
+
+# The argument of a technique that a config may give a schedule.
+STRENGTHS = {"prune": "sparsity", "quantize": "bits"}
 
 __all__ = [
     "KERNELS",
+    "STRENGTHS",
     "TECHNIQUES",
+    "Row",
     "Signals",
     "Transform",
     "chain",
     "identity",
+    "keep",
     "on_leaves",
     "plan",
     "prune",

@@ -173,3 +173,8 @@ def prune(
         how = f"prune(sparsity={sparsity}, {distribution})"
     moving = update if scheduled and not keep else None
     return base.on_leaves(how, pattern, encode, decode, freeze, moving)
+
+
+def keep(*, pattern: str = base.KERNELS) -> base.Transform:
+    """Returns `prune(keep=True)`: the zeros the weights come with stay zeros."""
+    return prune(keep=True, pattern=pattern)

@@ -69,6 +69,7 @@ def _cut(count, removed: jax.Array, low: jax.Array, high: jax.Array):
     return high, above
 
 
+@jax.jit  # or each mask made outside of a jitted step would be compiled anew
 def keep_all_but(scores: Sequence[jax.Array], removed: jax.Array) -> list[jax.Array]:
     """Returns masks that drop exactly the `removed` smallest of all scores together.
 

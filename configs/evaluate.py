@@ -1,0 +1,21 @@
+"""Measures packed artifacts in a fresh process: accuracy, bytes, MACs, latency.
+
+    python run.py --config=configs/evaluate.py --workdir=/tmp/measured \
+        --config.paths="('/tmp/quickstart/artifacts/quantized.pare',)"
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    del arg
+    config = ConfigDict(
+        dict(
+            experiment="evaluate",
+            paths=(),  # of artifacts
+            eval_batch_size=256,
+            latency=dict(batch_size=256, repeats=30, warmup=5),
+        )
+    )
+    config.lock()
+    return config

@@ -1,0 +1,49 @@
+"""Teacher, student, pruned, quantized, packed: the whole of Pare on real digits.
+
+Data: scikit-learn's 1,797 handwritten digits of 8x8 pixels (Alpaydin & Kaynak 1998).
+Papers: distillation, Hinton 2015 (arXiv 1503.02531); gradual pruning, Zhu & Gupta 2017
+(1710.01878); quantization-aware training, Jacob 2018 (1712.05877).
+
+    python run.py --config=configs/quickstart.py --workdir=/tmp/quickstart
+    python run.py --config=configs/quickstart.py:smoke --workdir=/tmp/smoke
+    python run.py ... --config.prune.sparsity=0.95 --config.quantize.bits=3
+"""
+
+from configs import common
+
+
+def get_config(arg=""):
+    config = common.base(stages=("teacher", "student", "pruned", "quantized"))
+    config.teacher = common.stage(
+        model=common.model("mlp", widths=(512, 256), dropout=0.2),
+        augment=("shift",),
+        steps=2000,
+        weight_decay=0.01,
+    )
+    config.student = common.stage(
+        model=common.model("mlp", widths=(160, 80), dropout=0.0),
+        teacher="teacher",
+        objective=("cross_entropy", "distill"),
+        augment=("shift",),
+        steps=3000,
+        learning_rate=2e-3,
+    )
+    config.pruned = common.stage(
+        start="student",
+        teacher="teacher",
+        objective=("cross_entropy", "distill"),
+        transforms=("prune",),
+        augment=("shift",),
+        steps=3000,
+        learning_rate=2e-3,
+    )
+    config.quantized = common.stage(
+        start="pruned",
+        teacher="teacher",
+        objective=("cross_entropy", "distill"),
+        transforms=("keep", "quantize"),
+        program=("fake_quantize",),
+        augment=("shift",),
+        steps=1500,
+    )
+    return common.variant(arg, config, smoke=common.smoke)

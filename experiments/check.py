@@ -1,0 +1,144 @@
+"""Looks at a whole config before any compute: every name, shape, rule and range."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import recipe
+from lib import errors, models, objectives, program, transforms
+from lib.data import dataset
+from lib.report import progress
+from lib.train import parallel, step
+
+
+class Stage(NamedTuple):
+    """A stage that was found to be sound.
+
+    Attributes:
+      name: a key of the config.
+      index: its place in the order.
+      module: the Linen module it trains.
+      rules: by which its activations are rounded; () for none.
+      plan: what takes each of its weights.
+      coverage: what takes each of its contractions.
+    """
+
+    name: str
+    index: int
+    module: Any
+    rules: tuple
+    plan: list[transforms.Row]
+    coverage: list[program.Row]
+
+
+def settings(config: Any) -> None:
+    """Raises a `UserError` for what is wrong whatever the data are."""
+    errors.lookup(parallel.PARALLEL, config.parallel, "parallel mode")
+    if not config.stages:
+        raise errors.UserError("config.stages is empty; name at least one stage")
+    for name in config.stages:
+        if config.stages.count(name) > 1:
+            raise errors.UserError(f"stage {name!r} stands twice in config.stages")
+        if name not in config or "objective" not in config[name]:
+            known = [k for k, v in config.items() if hasattr(v, "objective")]
+            raise errors.UserError(
+                f"stage {name!r} has no settings; {errors.hint(name, known)}"
+            )
+    for key, least in (
+        ("log_every", 1),
+        ("save_every", 1),
+        ("steps_per_call", 0),
+        ("eval_batch_size", 1),
+        ("seed", 0),
+    ):
+        if config[key] < least:
+            raise errors.UserError(f"{key} is at least {least}, got {config[key]}")
+    for index, name in enumerate(config.stages):
+        _stage(config, index, name)
+
+
+def _stage(config: Any, index: int, name: str) -> None:
+    stage, earlier = config[name], config.stages[:index]
+    for role in ("start", "teacher"):
+        other = stage[role]
+        if other and other not in earlier:
+            raise errors.UserError(
+                f"{name}.{role} {other!r} is no earlier stage; "
+                f"{errors.hint(other, earlier)}"
+            )
+    if stage.steps < 1:
+        raise errors.UserError(f"{name}.steps is at least 1, got {stage.steps}")
+    if stage.use not in ("last", "best"):
+        raise errors.UserError(f"{name}.use is 'last' or 'best', got {stage.use!r}")
+    if not 0 <= stage.ema < 1:
+        raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
+    parallel.check_batch(stage.batch_size)
+    for term in stage.objective:
+        if term in objectives.NEEDS_TEACHER and not stage.teacher:
+            raise errors.UserError(
+                f"{name}: term {term!r} needs a teacher; set {name}.teacher to one of "
+                f"the earlier stages: {', '.join(earlier) or 'none'}"
+            )
+    recipe.rules(config, stage)
+    recipe.calibration(config.fake_quantize)
+
+
+def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
+    """Returns the stages, each traced on shapes alone; nothing is computed.
+
+    Raises:
+      UserError: a model that does not fit the images, a rule that matches nothing, a
+        setting out of range.
+    """
+    found: dict[str, Stage] = {}
+    shapes: dict[str, Any] = {}
+    for index, name in enumerate(config.stages):
+        stage = config[name]
+        if stage.start:
+            module = found[stage.start].module
+            shapes[name] = shapes[stage.start]
+        else:
+            module = recipe.build_model(stage.model, data.classes)
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            shapes[name] = jax.eval_shape(
+                lambda k, m=module: models.init(m, k, data.shape), key
+            )
+        params, variables = shapes[name]
+        rules = recipe.rules(config, stage)
+        network = step.Network(models.make_apply(module))
+        teacher = network if stage.teacher else None
+        made, chain = recipe.build(config, stage, network, teacher, data.normalisation)
+        plan = transforms.plan(chain.transform, params)
+        example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
+        rows = program.coverage(network.apply, rules)(
+            params, variables, example, train=False, key=None
+        )
+        logits = jax.ShapeDtypeStruct((1, data.classes), jnp.float32)
+        batch = {
+            "label": jax.ShapeDtypeStruct((1,), jnp.int32),
+            "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
+        }
+        taught = (logits, {}) if stage.teacher else None
+        jax.eval_shape(made.objective, (logits, {}), batch, params, taught)
+        found[name] = Stage(name, index, module, rules, plan, rows)
+        _tell(found[name])
+    return list(found.values())
+
+
+def _tell(stage: Stage) -> None:
+    """Says which weights and contractions a stage leaves as they are."""
+    if any(row.taken_by for row in stage.plan):
+        took = sum(bool(row.taken_by) for row in stage.plan)
+        left = [row.path for row in stage.plan if not row.taken_by]
+        progress.say(
+            f"{stage.name}: techniques take {took} of {len(stage.plan)} weights; "
+            f"left as they are: {', '.join(left) or 'none'}"
+        )
+    if stage.rules:
+        took = sum(bool(row.operands) for row in stage.coverage)
+        left = [f"{r.site} ({r.why})" for r in stage.coverage if not r.operands]
+        progress.say(
+            f"{stage.name}: activations of {took} of {len(stage.coverage)} "
+            f"contractions are rounded; left in float: {', '.join(left) or 'none'}"
+        )

@@ -1,0 +1,83 @@
+"""Measures packed artifacts: accuracy over whole splits, size, MACs, latency.
+
+`compress` runs this in a process of its own, so that what is measured is the file and
+nothing that training left in memory.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import packing, recipe
+from lib import errors, models, program, representations, tree
+from lib.data import dataset, pipeline
+from lib.deploy import measure
+from lib.report import files, progress
+from lib.train import evaluate, step
+
+
+def run(config: Any, workdir: str) -> dict[str, Any]:
+    """Measures each of `config.paths`; writes and returns `evaluation.json`."""
+    if not config.paths:
+        raise errors.UserError("evaluate: config.paths is empty; name an artifact")
+    packed = {path: packing.load(path) for path in config.paths}
+    load = functools.cache(lambda key: recipe.load_data(dict(key)))
+    found = {}
+    for path, one in packed.items():
+        data = load(tuple(sorted(one.about["data"].items())))
+        found[path] = measured(pathlib.Path(path), one, data, config)
+        progress.say(
+            f"{path}: test accuracy {found[path]['accuracy']:.4f}, "
+            f"{found[path]['file_bytes']:,} bytes"
+        )
+    files.write_json(pathlib.Path(workdir) / "evaluation.json", found)
+    return found
+
+
+def measured(
+    path: pathlib.Path, one: packing.Packed, data: dataset.Dataset, config: Any
+) -> dict[str, Any]:
+    """Returns what was measured of one artifact."""
+    module = recipe.build_model(one.about["model"], one.about["classes"])
+    models.check(module, one.params, one.variables, data.shape)
+    network = step.Network(models.make_apply(module), packing.rules(one.about))
+    prepare = pipeline.preparation(packing.normalisation(one.about), None)
+    split_metrics = evaluate.make(network, prepare, config.eval_batch_size)
+    weights = (one.params, one.variables, one.ranges)
+    test = split_metrics(*weights, data.test)
+    validation = split_metrics(*weights, data.validation)
+    size = config.latency.batch_size
+    pixels = np.zeros((size, *data.shape), np.uint8)
+
+    def logits(images):
+        batch = prepare(None, {"image": images})
+        return network(*weights, batch["image"])[0][0]
+
+    served = jax.jit(logits)  # the weights are constants, as they are when served
+    latency = measure.latency(
+        served, pixels, repeats=config.latency.repeats, warmup=config.latency.warmup
+    )
+    example = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
+    sites = program.sites(network)(*weights, example)
+    leaves = [representations.of(x) for x in tree.flatten(one.frozen).values()]
+    return {
+        "accuracy": test["accuracy"],
+        "loss": test["loss"],
+        "count": test["count"],
+        "validation_accuracy": validation["accuracy"],
+        "file_bytes": path.stat().st_size,
+        "params": sum(representations.params(x) for x in leaves),
+        "nonzero": sum(representations.nonzero(x) for x in leaves),
+        "macs": sum(site.macs for site in sites),
+        "latency_ms": {
+            "median": latency.median_ms,
+            "low": latency.low_ms,
+            "high": latency.high_ms,
+            "n": latency.n,
+            "batch": size,
+        },
+        "environment": measure.environment(),
+    }

@@ -1,0 +1,78 @@
+"""What a stage leaves: one artifact with weights, statistics, ranges and a label."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lib import representations, tree
+from lib.data import normalise
+from lib.deploy import artifact
+from lib.train import step
+
+
+class Packed(NamedTuple):
+    """An artifact as it was read back.
+
+    Attributes:
+      params: nested dict of dense weights.
+      variables: the model's other collections.
+      ranges: of activations, `{site: {side: (smallest, largest)}}`.
+      frozen: the params as representations.
+      about: the label: "model", "data", "shape", "classes", "normalisation", "rules".
+    """
+
+    params: Any
+    variables: Any
+    ranges: Any
+    frozen: Any
+    about: dict[str, Any]
+
+
+def save(
+    path: pathlib.Path, recipe: step.Recipe, state: step.State, about: dict[str, Any]
+) -> int:
+    """Freezes a trained state and writes its artifact; returns the bytes written."""
+    frozen = recipe.transform.freeze(
+        jax.device_get(step.trained(state)), jax.device_get(state.codec)
+    )
+    ranges = {  # a site's name holds slashes: its path in the artifact
+        f"{site}/{side}": jnp.stack(bounds)
+        for site, sides in jax.device_get(state.ranges).items()
+        for side, bounds in sides.items()
+    }
+    whole = {
+        "params": frozen,
+        "variables": jax.device_get(state.variables),
+        "ranges": tree.unflatten(ranges),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return artifact.save(path, whole, about)
+
+
+def load(path: str | pathlib.Path) -> Packed:
+    """Reads an artifact back; raises a `UserError` if it is missing or damaged."""
+    whole, about = artifact.load(path), artifact.metadata(path)
+    ranges: dict[str, dict[str, Any]] = {}
+    for name, bounds in tree.flatten(whole.get("ranges", {})).items():
+        site, _, side = name.rpartition("/")
+        values = representations.materialize(bounds)
+        ranges.setdefault(site, {})[side] = (values[0], values[1])
+    return Packed(
+        params=representations.thaw(whole["params"]),
+        variables=representations.thaw(whole.get("variables", {})),
+        ranges=ranges,
+        frozen=whole["params"],
+        about=about,
+    )
+
+
+def rules(about: dict[str, Any]) -> tuple:
+    """Returns an artifact's rules for activations, as `program.fake_quantize` wants."""
+    return tuple((pattern, settings) for pattern, settings in about["rules"])
+
+
+def normalisation(about: dict[str, Any]) -> normalise.Normalisation:
+    """Returns the normalisation that an artifact was trained with."""
+    return normalise.from_plain(about["normalisation"])

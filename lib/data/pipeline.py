@@ -1,0 +1,263 @@
+"""Feeds of training batches, and the batches of an evaluation.
+
+Both feeds yield the same endless stream in principle: the epochs one after another,
+each a new permutation of all examples, cut into batches of equal size. No example is
+dropped: a batch may hold the end of one epoch and the beginning of the next, and any
+`len(train)` consecutive examples that start at a multiple of `len(train)` are each
+example once. Step t reads examples `t * batch_size` to `(t + 1) * batch_size - 1` of
+the stream, so where a feed stands is a number of steps, which goes into the checkpoint.
+
+How a training step uses a feed, whichever it is:
+
+    rows = feed.next(steps)                      # host: leaves [steps, batch, ...]
+    # and for each step, inside jit, with that step's rows:
+    batch = prepare(key, feed.take(feed.resident, rows), 0)
+
+`feed.resident` is a pytree on the device, passed to the jitted function as it is, every
+time; `feed.take` is a pure function, the same object for every feed of its kind. A
+*raw* batch is `{'image': uint8 [B, H, W, C], 'label': int32 [B], 'weight': float32
+[B]}`; `prepare` augments and normalises its images to float32.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib import errors
+from lib.data import augment, examples, normalise, splits
+
+Batch = dict[str, jax.Array]
+Rows = dict[str, np.ndarray]
+State = dict[str, Any]  # JSON: string keys, integers
+
+
+class Feed(Protocol):
+    """An endless stream of training batches whose position can be saved."""
+
+    resident: dict[str, jax.Array]
+
+    def next(self, steps: int) -> Rows:
+        """Returns what `steps` steps need; leading axes [steps, batch_size]."""
+        ...
+
+    def state(self) -> State:
+        """Returns the position after what `next` returned so far, fit for JSON."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Goes on exactly where the feed that gave `state` would have."""
+        ...
+
+    @staticmethod
+    def take(resident: dict[str, jax.Array], rows: Rows) -> Batch:
+        """Returns the raw batch of one step's rows; pure, to be called inside jit."""
+        ...
+
+
+class OnDevice:
+    """The training images live on the device; the host sends nothing but indices.
+
+    Epoch e is the permutation that NumPy's `default_rng([seed, e])` gives.
+    """
+
+    def __init__(
+        self,
+        train: splits.Train,
+        *,
+        batch_size: int,
+        seed: int,
+        sharding: jax.sharding.Sharding | None,
+    ):
+        """Puts the images on the device.
+
+        Args:
+          train: with its source in memory (`examples.Arrays`).
+          batch_size: examples a step.
+          seed: a non-negative integer, the order of the examples.
+          sharding: where `resident` goes (replicated over a mesh); None for JAX's
+            default device.
+        """
+        arrays = {"image": train.source.images, "label": train.source.labels}
+        self.resident = jax.device_put(arrays, sharding)
+        self._stream = _stream(train, batch_size, seed)
+        self._step = 0
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
+
+    def next(self, steps: int) -> Rows:
+        """Returns `{'index': int32 [steps, batch_size]}`."""
+        size, batch = self._stream["examples"], self._stream["batch_size"]
+        start, stop = self._step * batch, (self._step + steps) * batch
+        parts = []
+        while start < stop:
+            epoch, offset = divmod(start, size)
+            end = min(size, offset + stop - start)
+            parts.append(self._permutation(epoch)[offset:end])
+            start += end - offset
+        self._step += steps
+        return {"index": np.concatenate(parts).reshape(steps, batch)}
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self._stream["seed"], epoch])
+            order = rng.permutation(self._stream["examples"]).astype(np.int32)
+            self._epoch = (epoch, order)
+        return self._epoch[1]
+
+    def state(self) -> State:
+        """Returns the stream's settings and `{'step': steps taken}`."""
+        return {**self._stream, "step": self._step}
+
+    def restore(self, state: State) -> None:
+        """Goes to `state['step']`; raises a `UserError` for another stream's state."""
+        _same_stream(self._stream, state)
+        self._step = int(state["step"])
+
+    @staticmethod
+    def take(resident: dict[str, jax.Array], rows: Rows) -> Batch:
+        """Gathers the rows' images and labels."""
+        index = rows["index"]
+        # "clip" spares the default's fill of indices out of range: there are none.
+        batch = {k: jnp.take(v, index, 0, mode="clip") for k, v in resident.items()}
+        return {**batch, "weight": jnp.ones(index.shape, jnp.float32)}
+
+
+class Loader:
+    """Reads ahead with Grain's threads; for sets too large for the device.
+
+    The order is Grain's: `MapDataset.seed(seed).shuffle().repeat()`, which shuffles
+    each epoch anew.
+    """
+
+    resident: dict[str, jax.Array] = {}
+
+    def __init__(
+        self,
+        train: splits.Train,
+        *,
+        batch_size: int,
+        seed: int,
+        threads: int,
+        ahead: int,
+    ):
+        """Opens the stream; threads start with the first batch.
+
+        Args:
+          train: any training split.
+          batch_size: examples a step.
+          seed: a non-negative integer, the order of the examples.
+          threads: that read and decode.
+          ahead: batches that are read before they are asked for.
+        """
+        import grain
+
+        self._stream = _stream(train, batch_size, seed)
+        batches = (
+            grain.MapDataset.source(train.source)
+            .seed(seed)
+            .shuffle()
+            .repeat()
+            .batch(batch_size)
+        )
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._iterator = iter(batches.to_iter_dataset(options))
+
+    def next(self, steps: int) -> Rows:
+        """Returns a raw batch with a leading axis of `steps`."""
+        batches = [next(self._iterator) for _ in range(steps)]
+        rows = {k: np.stack([b[k] for b in batches]) for k in ("image", "label")}
+        return {**rows, "weight": np.ones(rows["label"].shape, np.float32)}
+
+    def state(self) -> State:
+        """Returns the stream's settings and Grain's own state."""
+        return {**self._stream, "grain": self._iterator.get_state()}
+
+    def restore(self, state: State) -> None:
+        """Goes to the state's position; raises a `UserError` for another stream's."""
+        _same_stream(self._stream, state)
+        self._iterator.set_state(state["grain"])
+
+    @staticmethod
+    def take(resident: dict[str, jax.Array], rows: Rows) -> Batch:
+        """Returns the rows: they are the raw batch already."""
+        del resident
+        return rows
+
+
+def feed(
+    train: splits.Train,
+    *,
+    batch_size: int,
+    seed: int,
+    threads: int,
+    ahead: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Feed:
+    """Returns `OnDevice` for a split held in memory, `Loader` for one on disk."""
+    if isinstance(train.source, examples.Arrays):
+        return OnDevice(train, batch_size=batch_size, seed=seed, sharding=sharding)
+    return Loader(train, batch_size=batch_size, seed=seed, threads=threads, ahead=ahead)
+
+
+def preparation(
+    normalisation: normalise.Normalisation,
+    augmentation: augment.Augmentation | None,
+) -> Callable[[jax.Array | None, Batch, jax.Array | int], Batch]:
+    """Returns `(key, raw batch, first) -> batch`, pure, to be called inside jit.
+
+    Args:
+      normalisation: of the pixels, applied last.
+      augmentation: of one image of raw pixels, or None, as in every evaluation.
+
+    The function's `first` is the position in the whole batch of this part's first
+    example (see `augment.on_batch`); without an augmentation, `key` may be None.
+    """
+
+    def prepare(key: jax.Array | None, raw: Batch, first: jax.Array | int = 0) -> Batch:
+        images = raw["image"]
+        if augmentation is not None:
+            images = images.astype(jnp.float32)
+            images = augment.on_batch(augmentation)(key, images, first)
+        return {**raw, "image": normalise.apply(normalisation, images)}
+
+    return prepare
+
+
+def eval_batches(split: splits.Split, batch_size: int) -> Iterator[Rows]:
+    """Yields all of `split`, in order, as raw batches of exactly `batch_size`.
+
+    The last batch is filled up with copies of the split's last example, of weight 0;
+    the weights of all batches sum to `len(split)`. (Copies, because an image of zeros
+    may make a model return NaN, which a weight of 0 does not remove.)
+    """
+    _positive("batch_size", batch_size)
+    for start in range(0, len(split), batch_size):
+        position = np.arange(start, start + batch_size)
+        rows = split.source.gather(np.minimum(position, len(split) - 1))
+        yield {**rows, "weight": (position < len(split)).astype(np.float32)}
+
+
+def _stream(train: splits.Train, batch_size: int, seed: int) -> State:
+    """Returns what defines a stream, after checking it."""
+    if not isinstance(train, splits.Train):
+        raise TypeError(f"a training feed reads a Train split, got {train!r}")
+    _positive("batch_size", batch_size)
+    if not 0 <= seed < 2**32:
+        raise errors.UserError(f"seed must lie in [0, 2**32), got {seed}")
+    return {"examples": len(train), "batch_size": int(batch_size), "seed": int(seed)}
+
+
+def _same_stream(ours: State, theirs: State) -> None:
+    for key, value in ours.items():
+        if int(theirs[key]) != value:
+            raise errors.UserError(
+                f"the saved data position is of a stream with {key}={theirs[key]}, "
+                f"this run has {key}={value}"
+            )
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise errors.UserError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,79 @@
+"""Latency of a call, and the machine that it was measured on."""
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lib import errors
+
+
+class Latency(NamedTuple):
+    """Wall-clock time of one call in milliseconds: median and quartiles of `n`."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    n: int
+
+
+def latency(f: Callable[..., Any], *args: Any, repeats: int, warmup: int) -> Latency:
+    """Times `f(*args)`, waiting for the arguments first and for each result.
+
+    Args:
+      f: the function as it will be served, jitted already.
+      *args: what it is called with. They are used again: `f` must not donate them.
+      repeats: timed calls, at least 1.
+      warmup: calls before these, not timed; 1 or more keeps compilation out.
+    """
+    if repeats < 1 or warmup < 0:
+        raise errors.UserError(
+            f"latency takes repeats >= 1 and warmup >= 0, got {repeats} and {warmup}"
+        )
+    jax.block_until_ready(args)
+    for _ in range(warmup):
+        jax.block_until_ready(f(*args))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter_ns()
+        jax.block_until_ready(f(*args))
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    low, median, high = np.percentile(times, [25, 50, 75])
+    return Latency(float(median), float(low), float(high), repeats)
+
+
+def _cpu() -> str:
+    """Returns the name of the processor, as well as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and hardware, for results to carry; all of it fits JSON.
+
+    `cores` are those that this process may use, not those that the machine has.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "python": platform.python_version(),
+        **{
+            name: importlib.metadata.version(name)
+            for name in ("jax", "jaxlib", "flax", "numpy")
+        },
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+    }

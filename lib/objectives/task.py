@@ -1,0 +1,47 @@
+"""What the model is for: losses against the labels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lib.objectives import checks, weighting
+
+Term = Callable[..., jax.Array]  # (outputs, batch, params, teacher) -> scalar
+
+
+def label_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns `-log softmax(logits)[label]` `[B]`, in nats.
+
+    Args:
+      logits: `[B, classes]`.
+      labels: int `[B]`; a label of `classes` or more gives NaN.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
+
+
+def cross_entropy(*, label_smoothing: float | jax.Array) -> Term:
+    """Returns the mean cross-entropy with the smoothed labels, in nats.
+
+    With K classes, an example with label y contributes
+    `-sum_k q_k log softmax(logits)_k`, `q_k = (1 - e) [k = y] + e / K`
+    (Szegedy et al. 2016, arXiv 1512.00567, section 7). The mean goes over
+    `batch["weight"]`.
+
+    Args:
+      label_smoothing: e, in [0, 1); 0 gives plain cross-entropy. May be traced.
+    """
+    checks.number(
+        "cross_entropy.label_smoothing", label_smoothing, low=0, high=1, high_open=True
+    )
+
+    def term(outputs: Any, batch: Any, params: Any, teacher: Any) -> jax.Array:
+        logits, _ = outputs
+        hard = label_loss(logits, batch["label"])
+        uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+        loss = (1 - label_smoothing) * hard + label_smoothing * uniform
+        return weighting.weighted_mean(loss, batch["weight"])
+
+    return term

@@ -1,0 +1,38 @@
+"""The traced program: its contractions listed, observed, calibrated and rewritten.
+
+Works on any pure `f(params, *args, **kwargs)`; the function knows nothing of it.
+"""
+
+from lib.program.calibrate import (
+    CALIBRATIONS,
+    Calibration,
+    Ranges,
+    calibrate,
+    minmax,
+    moving_average,
+)
+from lib.program.fake_quantize import Row, Rule, coverage, fake_quantize
+from lib.program.observe import observe, unobserved
+from lib.program.rewrite import Handler, rewrite
+from lib.program.sites import Missed, Site, missed, sites
+
+__all__ = [
+    "CALIBRATIONS",
+    "Calibration",
+    "Handler",
+    "Missed",
+    "Ranges",
+    "Row",
+    "Rule",
+    "Site",
+    "calibrate",
+    "coverage",
+    "fake_quantize",
+    "minmax",
+    "missed",
+    "moving_average",
+    "observe",
+    "rewrite",
+    "sites",
+    "unobserved",
+]

@@ -1,0 +1,1 @@
+"""Training: one step for every technique, run over all devices, killable anywhere."""

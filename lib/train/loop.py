@@ -1,0 +1,194 @@
+"""The training loop: calls of several steps, checks, checkpoints, and what broke."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib import program, tree
+from lib.data import pipeline
+from lib.train import checkpoint, interrupt, parallel, step
+
+Log = Callable[[int, dict[str, float]], None]  # (steps taken, metrics)
+
+
+class NotFinite(RuntimeError):
+    """Training met NaN or infinity; the message says where."""
+
+
+class Pace(NamedTuple):
+    """How many steps between what.
+
+    Attributes:
+      steps: of the whole stage.
+      call: of one compiled call.
+      log: between two records of metrics; a multiple of `call`.
+      save: between two validations and checkpoints; a multiple of `log`.
+    """
+
+    steps: int
+    call: int
+    log: int
+    save: int
+
+
+def has_convolution(network: step.Network, *args: Any) -> bool:
+    """Returns whether the network's program convolves; nothing is computed."""
+    sites = program.sites(network)(*args)
+    return any(s.primitive == "conv_general_dilated" for s in sites)
+
+
+def pace(*, steps: int, log: int, save: int, call: int, convolves: bool) -> Pace:
+    """Returns a pace whose parts divide one another.
+
+    Args:
+      steps: of the stage, at least 1.
+      log: steps between records of metrics.
+      save: steps between checkpoints, rounded to a multiple of `log`.
+      call: steps of one compiled call; 0 to choose: on a CPU, 1 for programs with a
+        convolution, which XLA runs several times slower inside a scan; else as many
+        as `log` allows, up to 50.
+      convolves: whether the program has a convolution.
+    """
+    log = max(1, min(log, steps))
+    if not call:
+        slow_scan = convolves and jax.default_backend() == "cpu"
+        call = 1 if slow_scan else 50
+    call = max(d for d in range(1, min(call, log) + 1) if log % d == 0)
+    return Pace(steps, call, log, max(log, round(save / log) * log))
+
+
+def fit(
+    *,
+    recipe: step.Recipe,
+    state: step.State,
+    feed: pipeline.Feed,
+    fixed: step.Fixed,
+    pace: Pace,
+    parallel_by: str,
+    validate: Callable[[step.State], dict[str, float]],
+    eligible: int,
+    checkpoints: checkpoint.Checkpoints,
+    log: Log,
+    stop: Callable[[], bool],
+) -> step.State:
+    """Trains from the newest checkpoint, or from `state`, to the last step.
+
+    Args:
+      recipe: what is trained.
+      state: before the first step.
+      feed: of training batches, at its beginning.
+      fixed: what the step reads; its `resident` is the feed's.
+      pace: how often what happens.
+      parallel_by: a key of `parallel.PARALLEL`.
+      validate: state -> {"accuracy", "loss", ...} on the validation split.
+      eligible: the first step count whose checkpoint may be the best: before it, a
+        schedule still moves.
+      checkpoints: of this stage.
+      log: is given metrics, averaged over `pace.log` steps, and validations.
+      stop: whether the run was asked to end.
+
+    Raises:
+      NotFinite: with the step, the terms and the leaf; the last good checkpoint stays.
+      Interrupted: after saving, when `stop()` says so.
+    """
+    start = state, feed.state()
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        state = restored.state
+        feed.restore(restored.feed)
+    runner = parallel.PARALLEL[parallel_by](
+        functools.partial(step.advance, recipe, feed.take)
+    )
+    state, on_device = runner.put(state), runner.put(fixed)
+    done = restored.step if restored else 0
+    window: list[Any] = []
+    while done < pace.steps:
+        call = min(pace.call, pace.steps - done)
+        state, metrics = runner.run(state, feed.next(call), on_device)
+        done += call
+        window.append(metrics)
+        last = done == pace.steps
+        stopping = stop()
+        if not (done % pace.log == 0 or last or stopping):
+            continue
+        means = _means(window)
+        if means is None:
+            whole = jax.device_get(fixed)
+            raise _blame(recipe, start, feed, whole, pace, checkpoints)
+        window = []
+        log(done, means)
+        if not (done % pace.save == 0 or last or stopping):
+            continue
+        now = runner.get(state)
+        leaf = _not_finite({"weights": now.code, "variables": now.variables})
+        if leaf:
+            raise _blame(recipe, start, feed, jax.device_get(fixed), pace, checkpoints)
+        accuracy = None
+        if not stopping or last:
+            found = validate(now)
+            log(done, {f"validation_{k}": v for k, v in found.items() if k != "count"})
+            accuracy = found["accuracy"] if done >= eligible else None
+        checkpoints.save(done, now, feed.state(), accuracy)
+        if stopping and not last:
+            checkpoints.wait()
+            raise interrupt.Interrupted(f"asked to stop: saved step {done}")
+    checkpoints.wait()
+    return runner.get(state)
+
+
+def _means(window: list[Any]) -> dict[str, float] | None:
+    """Returns each metric's mean over the steps of the window; None if not finite."""
+    columns = {k: np.concatenate([np.asarray(m[k]) for m in window]) for k in window[0]}
+    if not all(np.isfinite(column).all() for column in columns.values()):
+        return None
+    return {k: float(column.mean()) for k, column in columns.items()}
+
+
+def _not_finite(nested: Any) -> str:
+    """Returns the path of the first leaf that holds NaN or infinity, or ""."""
+    for path, leaf in tree.flatten(nested).items():
+        if not bool(jnp.isfinite(leaf).all()):
+            return path
+    return ""
+
+
+def _blame(
+    recipe: step.Recipe,
+    start: tuple[step.State, dict[str, Any]],
+    feed: pipeline.Feed,
+    fixed: step.Fixed,
+    pace: Pace,
+    checkpoints: checkpoint.Checkpoints,
+) -> NotFinite:
+    """Returns the error for a run that met NaN or infinity, found by replaying it.
+
+    The run is replayed step by step from the last good checkpoint, on one device:
+    looking at every gradient while all is well would cost every step.
+    """
+    checkpoints.wait()
+    state, position = start
+    restored = checkpoints.restore(state)
+    saved = "there is no checkpoint yet"
+    if restored is not None:
+        state, position = restored.state, restored.feed
+        saved = f"the last good checkpoint is {checkpoints.directory}/{restored.step}"
+    feed.restore(position)
+    look = jax.jit(functools.partial(step.gradients, recipe, feed.take))
+    advance = jax.jit(functools.partial(step.advance, recipe, feed.take))
+    for _ in range(int(state.step), pace.steps):
+        rows = jax.tree.map(lambda r: r[0], feed.next(1))
+        found, _ = look(state, rows, fixed)
+        terms = [k for k, v in found.metrics.items() if not np.isfinite(v)]
+        leaf = _not_finite({"weights": state.code, "gradient": found.dense})
+        if terms or leaf:
+            names = ", ".join(t for t in terms if t != "loss") or "none"
+            return NotFinite(
+                f"step {int(state.step) + 1}: the loss is not finite; terms that went "
+                f"bad: {names}; first leaf: {leaf or 'none'}; {saved}"
+            )
+        state, _ = advance(state, rows, fixed)
+    return NotFinite(f"the loss was not finite, but not so on one device; {saved}")

@@ -1,0 +1,86 @@
+"""Makes a model smaller and faster, and proves that it still works.
+
+python run.py --config=configs/quickstart.py --workdir=/tmp/quickstart
+python run.py --config=configs/quickstart.py:smoke --workdir=/tmp/smoke
+python run.py --config=... --config.prune.sparsity=0.95   (any setting)
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from lib import errors
+
+ROOT = pathlib.Path(__file__).parent
+
+EXPERIMENTS = {
+    "compress": "train, compress, pack and prove a model, stage by stage",
+    "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
+}
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment to run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that it leaves.")
+
+
+def main(argv):
+    """Runs the experiment that the config names."""
+    if len(argv) > 1:
+        raise errors.UserError(f"unexpected argument {argv[1]!r}; flags begin with --")
+    for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
+        if value is None:
+            raise errors.UserError(f"--{name} is missing; see python run.py --help")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much
+    # Only now: --help must not wait for JAX.
+    from experiments import compress, evaluate
+
+    run = {"compress": compress.run, "evaluate": evaluate.run}
+    errors.lookup(run, _CONFIG.value.experiment, "experiment")(
+        _CONFIG.value, _WORKDIR.value
+    )
+
+
+def usage():
+    """Returns the text of --help: what to run, and on what."""
+    lines = [__doc__, "experiments:"]
+    lines += [f"  {name:<12}{what}" for name, what in EXPERIMENTS.items()]
+    lines.append("\nconfigs:")
+    for path in sorted((ROOT / "configs").rglob("*.py")):
+        if path.name != "common.py":
+            first = path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
+            lines.append(f"  {path.relative_to(ROOT)}: {first}")
+    lines.append("\nflags:\n  --config=FILE.py[:variant]\n  --workdir=DIR")
+    lines.append("  --config.KEY=VALUE overrides a setting; --helpfull lists all flags")
+    return "\n".join(lines)
+
+
+def parse(argv):
+    """Parses flags and config; a mistake in them is one line and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
+        fail(e)
+
+
+def fail(error):
+    """Prints one line and exits with code 2: the user can mend it."""
+    text = " ".join(str(error).split())
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def guarded(argv):
+    """Runs `main` with the errors a user can mend told in one line."""
+    try:
+        main(argv)
+    except errors.UserError as e:
+        fail(e)
+
+
+if __name__ == "__main__":
+    if any(a in ("--help", "-help", "-h", "--helpshort") for a in sys.argv[1:]):
+        print(usage())
+        sys.exit(0)
+    app.run(guarded, flags_parser=parse)

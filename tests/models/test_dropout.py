@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib import models
+
+SMALL = {
+    "mlp": {"widths": (8,)},
+    "lenet5": {"widths": (2, 3, 8)},
+    "cnn": {"widths": (4, 8)},
+    "transformer": {"layers": 1, "width": 8, "heads": 2},
+}
+
+
+def _build(name, dropout):
+    return models.build(name, classes=3, dropout=dropout, **SMALL[name])
+
+
+def test_every_model_is_covered():
+    assert SMALL.keys() == models.MODELS.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_eval_has_no_dropout(name, random_weights, random_images):
+    plain, dropped = _build(name, 0.0), _build(name, 0.4)
+    params, variables = random_weights(plain, (16, 16, 1))
+    models.check(dropped, params, variables, (16, 16, 1))
+    images = random_images(4, 16, 16, 1)
+
+    def program(module):
+        apply = models.make_apply(module)
+        return str(
+            jax.make_jaxpr(
+                lambda p: apply(p, variables, images, train=False, key=None)
+            )(params)
+        )
+
+    assert program(dropped) == program(plain)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_training_draws_from_the_key_and_keeps_the_mean(
+    name, random_weights, random_images, run
+):
+    plain, dropped = _build(name, 0.0), _build(name, 0.4)
+    params, variables = random_weights(plain, (16, 16, 1))
+    images = random_images(2, 16, 16, 1)
+    apply = models.make_apply(dropped)
+
+    def logits(key):
+        return apply(params, variables, images, train=True, key=key)[0][0]
+
+    keys = jax.random.split(jax.random.key(0), 1000)
+    twice = jnp.concatenate([keys, keys[:1]])
+    *draws, again = np.asarray(jax.jit(jax.vmap(logits))(twice), np.float64)
+    np.testing.assert_array_equal(again, draws[0])
+    spread = np.std(draws, axis=0)
+    assert (spread > 0).all()
+    if name != "transformer":  # where all that follows the dropout is linear
+        (want, _), _ = run(plain, (params, variables), images, train=True)
+        error = np.abs(np.mean(draws, axis=0) - want)
+        assert (error < 5 * spread / np.sqrt(len(keys))).all()
+
+
+def test_features_come_before_their_dropout(random_weights, random_images, run):
+    module = models.build("mlp", classes=3, widths=(50,), dropout=0.9)
+    weights = random_weights(module, (4, 4, 1))
+    images = random_images(4, 4, 4, 1)
+    (_, want), _ = run(module, weights, images)
+    (_, got), _ = run(module, weights, images, train=True, key=jax.random.key(0))
+    np.testing.assert_array_equal(got["dense_0"], want["dense_0"])
