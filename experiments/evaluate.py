@@ -52,13 +52,16 @@ def measured(
     size = config.latency.batch_size
     pixels = np.zeros((size, *data.shape), np.uint8)
 
-    def logits(images):
-        batch = prepare(None, {"image": images})
+    @jax.jit
+    def logits(weights, pixels):
+        batch = prepare(None, {"image": pixels})
         return network(*weights, batch["image"])[0][0]
 
-    served = jax.jit(logits)  # the weights are constants, as they are when served
     latency = measure.latency(
-        served, pixels, repeats=config.latency.repeats, warmup=config.latency.warmup
+        logits,
+        *jax.device_put((weights, pixels)),
+        repeats=config.latency.repeats,
+        warmup=config.latency.warmup,
     )
     example = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
     sites = program.sites(network)(*weights, example)

@@ -43,7 +43,7 @@ def check_bits(bits: int | jax.Array, where: str) -> None:
     if isinstance(bits, jax.core.Tracer):
         return
     least, most = BITS
-    if isinstance(bits, bool) or int(bits) != bits or not least <= bits <= most:
+    if isinstance(bits, bool) or not least <= bits <= most or int(bits) != bits:
         raise errors.UserError(
             f"{where}: bits is a whole number from {least} to {most}, got {bits}"
         )
@@ -111,7 +111,9 @@ def _offset(x: jax.Array, g: Grid) -> jax.Array:
     """Returns the code of `x` less the zero point, as a whole float32."""
     # Half to even, as ONNX QuantizeLinear.
     rounded = jnp.round(x.astype(jnp.float32) * _inverse(g.scale))
-    return jnp.clip(rounded, g.low - g.zero_point, g.high - g.zero_point)
+    offset = jnp.clip(rounded, g.low - g.zero_point, g.high - g.zero_point)
+    # round(-0.3) is -0.0; integers know one zero only, and the file holds integers.
+    return jnp.where(offset == 0, jnp.zeros_like(offset), offset)
 
 
 def encode(x: jax.Array, g: Grid) -> jax.Array:
@@ -126,10 +128,7 @@ def fake_quant(x: jax.Array, g: Grid) -> jax.Array:
     Derivative (straight through, clipped): 1 where `x` lies inside the grid's range
     and 0 outside; the grid itself is a constant.
     """
-    offset = _offset(x, g)
-    # round(-0.3) is -0.0; integers know one zero only, and the file holds integers.
-    offset = jnp.where(offset == 0, jnp.zeros((), offset.dtype), offset)
-    return (offset * g.scale).astype(x.dtype)
+    return (_offset(x, g) * g.scale).astype(x.dtype)
 
 
 @fake_quant.defjvp

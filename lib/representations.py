@@ -6,7 +6,6 @@ of the weight they stand for; only the packed file leaves out what a mask remove
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -135,41 +134,55 @@ def sparse(mask: Array, below: Representation) -> Sparse:
     raise TypeError(f"not a representation: {type(below).__name__}")
 
 
-def materialize(rep: Representation) -> jax.Array:
-    """Returns the dense weight that `rep` stands for."""
+def materialize(rep: Representation) -> np.ndarray:
+    """Returns the dense weight that `rep` stands for.
+
+    Computed by NumPy, so that nothing is compiled; it agrees with `decode` to the last
+    bit. A product of factors is left to JAX, whose order of summation is `decode`'s.
+    """
     match rep:
         case Dense(values):
-            return jnp.asarray(values)
+            return np.asarray(values)
         case Quantized(codes, scale, zero_point, _, group):
-            view = codes.shape
-            if group:
-                view = (-1, group, codes.shape[-1])
-            whole = jnp.asarray(codes, jnp.int32).reshape(view)
+            codes, scale = np.asarray(codes), np.asarray(scale)
+            view = (-1, group, codes.shape[-1]) if group else codes.shape
+            whole = codes.astype(np.int32).reshape(view)
             if zero_point is not None:
-                whole = whole - jnp.asarray(zero_point, jnp.int32)
+                whole = whole - np.asarray(zero_point, np.int32)
             # In float32 and rounded once, as `numerics.fake_quant` does.
-            wide = whole.astype(jnp.float32) * jnp.asarray(scale).astype(jnp.float32)
+            wide = whole.astype(np.float32) * scale.astype(np.float32)
             return wide.astype(scale.dtype).reshape(codes.shape)
         case Codebook(indices, centroids):
-            return jnp.asarray(centroids)[jnp.asarray(indices, jnp.int32)]
+            return np.asarray(centroids)[np.asarray(indices)]
         case Sparse(mask, values):
             below = materialize(values)
-            return jnp.where(jnp.asarray(mask), below, jnp.zeros((), below.dtype))
+            return np.where(np.asarray(mask), below, np.zeros((), below.dtype))
         case LowRank(u, v):
-            return materialize(u) @ materialize(v)
+            return np.asarray(jnp.asarray(materialize(u)) @ jnp.asarray(materialize(v)))
     raise TypeError(f"not a representation: {type(rep).__name__}")
 
 
 def shape_of(rep: Representation) -> tuple[int, ...]:
     """Returns the shape of the weight that `rep` stands for."""
-    return jax.eval_shape(functools.partial(materialize, rep)).shape
+    match rep:
+        case Dense(values):
+            return np.shape(values)
+        case Quantized(codes=codes):
+            return np.shape(codes)
+        case Codebook(indices, centroids):
+            return np.shape(indices) + np.shape(centroids)[1:]
+        case Sparse(mask=mask):
+            return np.shape(mask)
+        case LowRank(u, v):
+            return shape_of(u)[:-1] + shape_of(v)[1:]
+    raise TypeError(f"not a representation: {type(rep).__name__}")
 
 
 def nonzero(rep: Representation) -> int:
     """Returns how many stored weights are not zero; factors count, not products."""
     if isinstance(rep, LowRank):
         return nonzero(rep.u) + nonzero(rep.v)
-    return int(np.count_nonzero(np.asarray(materialize(rep))))
+    return int(np.count_nonzero(materialize(rep)))
 
 
 def params(rep: Representation) -> int:

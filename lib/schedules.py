@@ -21,14 +21,21 @@ def _progress(step: jax.Array, begin: int, end: int) -> jax.Array:
     return jnp.clip((jnp.asarray(step) - begin) / length, 0.0, 1.0).astype(jnp.float32)
 
 
+def _between(initial: float, final: float, left: jax.Array) -> jax.Array:
+    """Returns `initial` where `left` is 1 and `final` where it is 0, in float32."""
+    # Rounded before the difference is taken, so that numbers and traced values agree.
+    initial, final = jnp.float32(initial), jnp.float32(final)
+    return final + (initial - final) * left
+
+
 def constant(*, value: float) -> Schedule:
     """Returns `value` at every step."""
-    return lambda step: jnp.asarray(value, jnp.float32) + 0 * _progress(step, 0, 1)
+    return lambda step: jnp.full(jnp.shape(step), value, jnp.float32)
 
 
 def linear(*, initial: float, final: float, begin: int, end: int) -> Schedule:
     """Moves in a straight line from `initial` at `begin` to `final` at `end`."""
-    return lambda step: final + (initial - final) * (1 - _progress(step, begin, end))
+    return lambda step: _between(initial, final, 1 - _progress(step, begin, end))
 
 
 def cubic(*, initial: float, final: float, begin: int, end: int) -> Schedule:
@@ -39,8 +46,7 @@ def cubic(*, initial: float, final: float, begin: int, end: int) -> Schedule:
     """
 
     def schedule(step: jax.Array) -> jax.Array:
-        left = 1 - _progress(step, begin, end)
-        return final + (initial - final) * left**3
+        return _between(initial, final, (1 - _progress(step, begin, end)) ** 3)
 
     return schedule
 
@@ -50,7 +56,7 @@ def cosine(*, initial: float, final: float, begin: int, end: int) -> Schedule:
 
     def schedule(step: jax.Array) -> jax.Array:
         angle = jnp.pi * _progress(step, begin, end)
-        return final + (initial - final) * (1 + jnp.cos(angle)) / 2
+        return _between(initial, final, (1 + jnp.cos(angle)) / 2)
 
     return schedule
 

@@ -19,8 +19,8 @@ def flatten(tree: Tree, prefix: str = "") -> Flat:
         return {prefix: tree}
     flat: Flat = {}
     for key, child in tree.items():
-        if not isinstance(key, str) or "/" in key:
-            raise TypeError(f"tree keys are strings without '/', got {key!r}")
+        if not isinstance(key, str) or not key or "/" in key:
+            raise TypeError(f"tree keys are names without '/', got {key!r}")
         flat.update(flatten(child, f"{prefix}/{key}" if prefix else key))
     return flat
 

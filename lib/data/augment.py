@@ -22,14 +22,15 @@ from lib import errors
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 # What lies outside the picture: pixels of 0, or the nearest pixel of its edge.
-FILLS = {"zero": "constant", "edge": "edge"}  # name -> mode of jnp.pad
+# Name -> mode of jnp.pad, mode of map_coordinates.
+FILLS = {"zero": ("constant", "constant"), "edge": ("edge", "nearest")}
 
 
 def shift(*, pixels: int, fill: str) -> Augmentation:
     """Moves the image by up to `pixels` rows and columns, all moves equally likely."""
     if not isinstance(pixels, int) or pixels < 0:
         raise errors.UserError(f"shift.pixels must be a whole number, got {pixels!r}")
-    mode = errors.lookup(FILLS, fill, "fill")
+    mode, _ = errors.lookup(FILLS, fill, "fill")
 
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
@@ -51,7 +52,7 @@ def flip(*, probability: float) -> Augmentation:
 def rotate(*, degrees: float, fill: str) -> Augmentation:
     """Turns the image about its centre by an angle uniform in [-degrees, degrees]."""
     _check("rotate.degrees", degrees, 0, 180)
-    mode = errors.lookup(FILLS, fill, "fill")
+    _, mode = errors.lookup(FILLS, fill, "fill")
 
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         angle = jnp.deg2rad(degrees * jax.random.uniform(key, minval=-1, maxval=1))
@@ -63,7 +64,7 @@ def rotate(*, degrees: float, fill: str) -> Augmentation:
 def scale(*, fraction: float, fill: str) -> Augmentation:
     """Magnifies about the centre by a factor uniform in 1 ± fraction."""
     _check("scale.fraction", fraction, 0, 0.9)
-    mode = errors.lookup(FILLS, fill, "fill")
+    _, mode = errors.lookup(FILLS, fill, "fill")
 
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         factor = 1 + fraction * jax.random.uniform(key, minval=-1, maxval=1)
@@ -125,29 +126,32 @@ def on_batch(
 def turn(image: jax.Array, angle: jax.Array | float, mode: str) -> jax.Array:
     """Turns [H, W, C] about its centre by `angle` radians, counter-clockwise."""
     c, s = jnp.cos(angle), jnp.sin(angle)
-    return _warp(image, jnp.array([[c, s], [-s, c]]), mode)
+    return _warp(image, ((c, s), (-s, c)), mode)
 
 
 def magnify(image: jax.Array, factor: jax.Array | float, mode: str) -> jax.Array:
     """Magnifies [H, W, C] about its centre by `factor` > 0."""
-    return _warp(image, jnp.eye(2) / factor, mode)
+    return _warp(image, ((1 / factor, 0), (0, 1 / factor)), mode)
 
 
-def _warp(image: jax.Array, matrix: jax.Array, mode: str) -> jax.Array:
+def _warp(image: jax.Array, matrix: Any, mode: str) -> jax.Array:
     """Samples bilinearly at `matrix @ (p - centre) + centre` for each pixel p.
 
-    The picture gets a rim of one pixel of what lies outside it, and coordinates beyond
-    the rim take the rim's value. dm_pix's own mode "constant" would instead blacken all
-    that falls outside by a rounding error, the whole edge after a turn by 90 degrees.
+    By JAX's `map_coordinates` rather than dm_pix's `affine_transform`, which samples
+    between channels too (on a CPU 20 times slower for 28x28 images), and which blackens
+    what falls outside by a rounding error: the whole edge, after a turn by 90 degrees.
     """
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode)
-    matrix = jnp.eye(3).at[:2, :2].set(matrix)
-    centre = (np.array(padded.shape, np.float32) - 1) / 2
-    # Coordinates are products of matrices: TF32 or bfloat16 would misplace pixels.
-    with jax.default_matmul_precision("highest"):
-        offset = centre - matrix @ centre
-        warped = pix.affine_transform(padded, matrix, offset=offset, mode="nearest")
-    return warped[1:-1, 1:-1]
+    (a, b), (c, d) = matrix
+    height, width, _ = image.shape
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = y - middle_y, x - middle_x
+    at = [a * y + b * x + middle_y, c * y + d * x + middle_x]
+
+    def sample(channel: jax.Array) -> jax.Array:
+        return jax.scipy.ndimage.map_coordinates(channel, at, order=1, mode=mode)
+
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
 def _check(name: str, value: Any, low: float, high: float) -> None:

@@ -1,7 +1,7 @@
 """Where examples come from: TFDS is the front door.
 
 `find` takes the name of any TFDS data set (`mnist`, `cifar100`, `imagenette/160px`),
-and `split_of` opens one of its splits through `tfds.data_source`: random access, no
+and `split_of` opens one of its splits as a TFDS data source: random access, no
 TensorFlow at run time. Nothing is ever downloaded: a set that is not prepared ends in
 one line that says how to. Sets of our own are TFDS builders too, and need no network:
 they are prepared at first use.
@@ -89,10 +89,9 @@ def _prepared(name: str, data_dir: str | None) -> Any:
     except (AssertionError, ImportError, RuntimeError, ValueError) as e:
         reason = str(e).strip().splitlines()[0]
         raise errors.UserError(f"data set {name!r} cannot be opened: {reason}") from e
-    command = (
-        f"tfds build {name} --file_format=array_record "
-        f"--data_dir={builder.data_dir_root}"
-    )
+    command = f"tfds build {name} --file_format=array_record"
+    if data_dir is not None:
+        command += f" --data_dir={data_dir}"
     if not builder.is_prepared():
         raise errors.UserError(
             f"data set {name!r} is not prepared in data_dir {builder.data_dir_root}; "
@@ -165,9 +164,9 @@ def split_of(
             f"images: {_fields_of(fields, tfds.features.Image)}"
         )
     with _quiet(), examples.intact(name):
-        rows = tfds.data_source(
-            name, split=split, data_dir=builder.data_dir_root, download=False
-        )
+        # The last line of tfds.data_source; what comes before it, finding the builder,
+        # `find` has done, without its download.
+        rows = builder.as_data_source(split=split)
         shape = rows[0][image].shape  # TFDS may not know it; all must be like the first
     table = examples.Table(
         name, split, rows, image, label, shape, fields[label].num_classes

@@ -302,7 +302,7 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(x, np.float32).reshape(x.shape).view(np.uint32)
     high = bits >> np.uint32(16)
     rounded = (bits + (high & np.uint32(1)) + np.uint32(0x7FFF)) >> np.uint32(16)
-    bits = rounded
+    bits = np.where(np.isnan(x), high | np.uint32(0x40), rounded)
     return bits.astype(np.uint16).view(BFLOAT16)
 
 

@@ -1,5 +1,8 @@
 """How numbers are written for people. A missing number is "-"."""
 
+import os
+from collections.abc import Sequence
+
 MISSING = "-"
 
 
@@ -72,6 +75,17 @@ def scalar(value: float) -> str:
     return f"{value:.4g}"
 
 
-def ending(path: str, most: int) -> str:
-    """Returns the last `most` characters, where the paths of a model differ."""
-    return path if len(path) <= most else "\u2026" + path[1 - most :]
+def short_paths(paths: Sequence[str], most: int) -> list[str]:
+    """Returns `a/b/kernel` paths in at most `most` characters each.
+
+    If one is too long, all lose the parents that they share; one still too long loses
+    its middle, since the block before and the weight behind tell layers apart.
+    """
+    if max(map(len, paths), default=0) > most:
+        shared = os.path.commonprefix([path.split("/")[:-1] for path in paths])
+        paths = ["/".join(path.split("/")[len(shared) :]) for path in paths]
+    head = most // 3
+    return [
+        path if len(path) <= most else f"{path[:head]}\u2026{path[head + 1 - most :]}"
+        for path in paths
+    ]

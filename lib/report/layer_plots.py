@@ -37,18 +37,27 @@ def sparsity(layers: Sequence[Mapping[str, Any]]) -> Figure:
     shown = _weights(layers, BARS)
     drawn = style.figure(7.5, 0.5 + 0.3 * len(shown))
     axes = drawn.add_subplot()
+    names = formats.short_paths([layer["path"] for layer in shown], 44)
     zeros = [1 - layer["nonzero"] / max(layer["params"], 1) for layer in shown]
     places = np.arange(len(shown))
     axes.barh(places, [100] * len(shown), height=0.56, color=style.FAINT, alpha=0.35)
     axes.barh(places, [100 * z for z in zeros], height=0.56, color=style.ACCENT)
     for place, zero, layer in zip(places, zeros, shown, strict=True):
         kept = f"{formats.exact(layer['nonzero'])} of {formats.exact(layer['params'])}"
-        axes.text(101.5, place, f"{100 * zero:.1f} %", va="center", weight="bold")
-        axes.text(113, place, kept, va="center", color=style.MUTED, size=8)
-    axes.set_yticks(
-        places, [formats.ending(layer["path"], 44) for layer in shown], color=style.INK
-    )
-    axes.set_xlim(0, 140)
+        told = [(6, f"{100 * zero:.1f} %", style.INK, "bold")]
+        told.append((52, kept, style.MUTED, "normal"))
+        for offset, words, colour, weight in told:
+            axes.annotate(
+                words,
+                (100, place),
+                (offset, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                weight=weight,
+            )
+    axes.set_yticks(places, names, color=style.INK)
+    axes.set_xlim(0, 100)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xticks([])
     for spine in axes.spines.values():
@@ -70,8 +79,10 @@ def histograms(layers: Sequence[Mapping[str, Any]]) -> Figure:
     columns = min(COLUMNS, max(len(shown), 1))
     lines = math.ceil(len(shown) / columns)
     drawn = style.figure(max(3.6, 2.35 * columns), 1.75 * lines)
+    drawn.get_layout_engine().set(hspace=0.08)
     grid = drawn.subplots(lines, columns, squeeze=False).ravel()
-    for axes, layer in zip(grid, shown, strict=False):
+    names = formats.short_paths([layer["path"] for layer in shown], 26)
+    for axes, layer, name in zip(grid, shown, names, strict=False):
         counts = layer["histogram"]
         edges = np.asarray(counts["edges"])
         if counts["dense"] is not None:
@@ -91,7 +102,7 @@ def histograms(layers: Sequence[Mapping[str, Any]]) -> Figure:
             color=style.ACCENT,
         )
         zero = 1 - layer["nonzero"] / max(layer["params"], 1)
-        axes.set_title(formats.ending(layer["path"], 26), size=8.5, pad=14)
+        axes.set_title(name, size=8.5, pad=14)
         axes.text(
             0,
             1.035,

@@ -69,7 +69,7 @@ def size_accuracy(points: Sequence[Mapping[str, Any]]) -> Figure:
             marker="o",
             ms=8 if packed else 6,
             mfc=style.ACCENT if packed else style.PAPER,
-            mec=style.ACCENT if i in front else style.MUTED,
+            mec=style.ACCENT if packed or i in front else style.MUTED,
             mew=1.6,
             ls="none",
             clip_on=False,
@@ -180,6 +180,7 @@ def training(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
       curves: stage -> records, as `metrics.read` returns them.
     """
     stages = list(curves)
+    titles = formats.short_paths(stages, 26)
     columns = min(COLUMNS, len(stages))
     blocks = math.ceil(len(stages) / columns)
     width = max(3.6, 2.35 * columns)
@@ -206,7 +207,8 @@ def training(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             loss.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             loss.yaxis.set_minor_locator(NullLocator())
         accuracy.set_ylim(low - margin, high + margin)
-        loss.set_title(formats.ending(stages[i], 26), pad=8)
+        # The empty line keeps blocks apart.
+        loss.set_title("\n" * (block > 0) + titles[i], pad=8)
         loss.tick_params(labelbottom=False)
         accuracy.set_xlabel("step")
         for axes in (loss, accuracy):

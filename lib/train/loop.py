@@ -148,12 +148,16 @@ def _means(window: list[Any]) -> dict[str, float] | None:
     return {k: float(column.mean()) for k, column in columns.items()}
 
 
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves])
+
+
 def _not_finite(nested: Any) -> str:
     """Returns the path of the first leaf that holds NaN or infinity, or ""."""
-    for path, leaf in tree.flatten(nested).items():
-        if not bool(jnp.isfinite(leaf).all()):
-            return path
-    return ""
+    flat = tree.flatten(nested)
+    finite = np.asarray(_finite(list(flat.values())))
+    return "" if finite.all() else list(flat)[int(np.argmin(finite))]
 
 
 def _blame(

@@ -75,15 +75,15 @@ DISTRIBUTIONS = {"layerwise": layerwise, "erk": erk, "global": whole}
 
 def _masks(weights: base.Leaves, counts: list) -> base.Leaves:
     """Returns the masks that drop the `counts` smallest magnitudes."""
-    scores = [jnp.abs(w) for w in weights.values()]
-    if len(counts) == len(scores):
-        kept = [
-            selection.keep_all_but([score], count)[0]
-            for score, count in zip(scores, counts, strict=True)
-        ]
-    else:
-        kept = selection.keep_all_but(scores, counts[0])
-    return dict(zip(weights, kept, strict=True))
+    if len(counts) == len(weights):
+        return {
+            p: selection.keep_all_but([jnp.abs(w)], count)[0]
+            for (p, w), count in zip(weights.items(), counts, strict=True)
+        }
+    # In a fixed order: jit sorts the keys of dicts, and ties go by place.
+    paths = sorted(weights)
+    kept = selection.keep_all_but([jnp.abs(weights[p]) for p in paths], counts[0])
+    return dict(zip(paths, kept, strict=True))
 
 
 def prune(
@@ -98,7 +98,7 @@ def prune(
 
     Exactly `round(sparsity * size)` weights go: of each leaf (`layerwise`), of all
     leaves ranked together (`global`), or spread by shape (`erk`, rounded leaf by leaf).
-    Of equal magnitudes those that stand first are kept.
+    Of equal magnitudes those that stand first are kept, leaves by their path.
 
     Under a schedule, in a chain, the magnitudes are those of its own code: after
     `chain(quantize, prune)` the latent weights, after `chain(prune, quantize)` the

@@ -105,27 +105,37 @@ def quantize(
         del codes
         return {p: whole_bits(signals.step) for p in states}
 
-    def freeze_leaf(rep, bits):
-        if isinstance(rep, representations.LowRank):
-            raise TypeError("quantize: factors are quantized one by one, not a product")
-        w = representations.materialize(rep)
-        seen = w.reshape(_view(w.shape, granularity, group))
-        grid = _grid(seen, bits, symmetric, granularity)
-        codes = numerics.encode(seen, grid).reshape(w.shape)
-        frozen = representations.Quantized(
-            np.asarray(codes, np.int8 if symmetric else np.uint8),
-            np.asarray(grid.scale.astype(w.dtype)),
-            None if symmetric else np.asarray(grid.zero_point, np.uint8),
-            int(bits),
-            group,
-        )
-        # The zeros below are zeros here too: 0 is on every grid.
-        if isinstance(rep, representations.Sparse):
-            return representations.sparse(rep.mask, frozen)
-        return frozen
+    @jax.jit
+    def all_codes(weights, states):
+        """Returns {path: (codes, scale, zero point)}, all float32 but the scale."""
+        found = {}
+        for path, w in weights.items():
+            seen = w.reshape(_view(w.shape, granularity, group))
+            grid = _grid(seen, states[path], symmetric, granularity)
+            codes = numerics.encode(seen, grid).reshape(w.shape)
+            found[path] = codes, grid.scale.astype(w.dtype), grid.zero_point
+        return found
 
     def freeze(leaves, states):
-        return {p: freeze_leaf(x, states[p]) for p, x in leaves.items()}
+        for path, rep in leaves.items():
+            if isinstance(rep, representations.LowRank):
+                raise TypeError(f"quantize: {path} is a product; quantize its factors")
+        weights = {p: representations.materialize(x) for p, x in leaves.items()}
+        frozen = {}
+        for path, (codes, scale, zero) in all_codes(weights, states).items():
+            below = leaves[path]
+            quantized = representations.Quantized(
+                np.asarray(codes).astype(np.int8 if symmetric else np.uint8),
+                np.asarray(scale),
+                None if symmetric else np.asarray(zero).astype(np.uint8),
+                int(states[path]),
+                group,
+            )
+            # The zeros below are zeros here too: 0 is on every grid.
+            if isinstance(below, representations.Sparse):
+                quantized = representations.sparse(below.mask, quantized)
+            frozen[path] = quantized
+        return frozen
 
     kind = "symmetric" if symmetric else "affine"
     strength = "schedule" if callable(bits) else bits

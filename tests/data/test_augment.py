@@ -25,7 +25,7 @@ NOTHING = {
 }
 turn = jax.jit(augment.turn, static_argnames="mode")
 magnify = jax.jit(augment.magnify, static_argnames="mode")
-SCIPY = {"constant": "grid-constant", "edge": "nearest"}
+SCIPY = {"constant": "grid-constant", "nearest": "nearest"}
 
 
 def run(augmentation, images=IMAGES, key=KEY, first=0):
@@ -77,17 +77,12 @@ def test_shift_is_one_of_the_naive_moves_and_all_occur(fill):
         for dy in (-1, 0, 1)
         for dx in (-1, 0, 1)
     }
+    rolled = np.roll(IMAGES[0], 1, axis=0)
+    rolled[0] = IMAGES[0, 0] if fill == "edge" else 0
+    np.testing.assert_array_equal(moves[1, 0], rolled)
     counts = {m: (got == want).all((1, 2, 3)).sum() for m, want in moves.items()}
     assert sum(counts.values()) == 400
     assert min(counts.values()) > 400 / 9 / 2
-
-
-def test_shift_down_equals_roll_with_zero_fill():
-    rolled = np.roll(IMAGES[0], 2, axis=0)
-    rolled[:2] = 0
-    np.testing.assert_array_equal(naive_shift(IMAGES[0], 2, 0, "zero"), rolled)
-    got = run(augment.shift(pixels=2, fill="zero"), np.tile(IMAGES[:1], (300, 1, 1, 1)))
-    assert (got == rolled).all((1, 2, 3)).any()
 
 
 def test_flip_mirrors_as_often_as_asked():
@@ -154,9 +149,8 @@ def test_angles_and_factors_are_uniform_over_their_range():
     assert 0.898 < factors.min() < 0.905 and 1.095 < factors.max() < 1.102
 
 
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
-def test_depends_on_key_and_position_alone(name):
-    distort = jax.jit(augment.on_batch(augment.build([name], SETTINGS)))
+def test_depends_on_key_and_position_alone():
+    distort = jax.jit(augment.on_batch(augment.build(tuple(SETTINGS), SETTINGS)))
     whole = distort(KEY, IMAGES, 0)
     assert whole.dtype == np.float32 and whole.shape == IMAGES.shape
     np.testing.assert_array_equal(distort(KEY, IMAGES, 0), whole)
@@ -165,39 +159,36 @@ def test_depends_on_key_and_position_alone(name):
     np.testing.assert_allclose(np.concatenate(halves), whole, atol=1e-5)
     assert (distort(jax.random.key(1), IMAGES, 0) != whole).any()
     same = np.asarray(distort(KEY, np.tile(IMAGES[:1], (32, 1, 1, 1)), 0))
-    assert len({x.tobytes() for x in same}) > 1  # examples differ in what they get
+    assert len({x.tobytes() for x in same}) == 32  # each gets something of its own
 
 
 def test_chain_is_one_after_another():
     first, second = (augment.build([n], SETTINGS) for n in ("shift", "rotate"))
-    got = augment.chain(first, second)(KEY, IMAGES[0])
-    once = first(jax.random.fold_in(KEY, 0), IMAGES[0])
-    want = second(jax.random.fold_in(KEY, 1), once)
-    np.testing.assert_array_equal(got, want)
+
+    @jax.jit
+    def by_hand(key, image):
+        image = first(jax.random.fold_in(key, 0), image)
+        return image, second(jax.random.fold_in(key, 1), image)
+
+    once, want = by_hand(KEY, IMAGES[0])
+    got = jax.jit(augment.chain(first, second))(KEY, IMAGES[0])
+    np.testing.assert_allclose(got, want, atol=1e-5)
     assert (got != once).any()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda s: augment.rotate(degrees=90 * s, fill="zero"),
-        lambda s: augment.scale(fraction=0.5 * s, fill="zero"),
-        lambda s: augment.flip(probability=s),
-    ],
-    ids=["rotate", "scale", "flip"],
-)
-def test_strength_may_be_traced(make):
-    @jax.jit
+def test_strengths_may_be_traced():
     def distort(strength):
-        return augment.on_batch(make(strength))(KEY, IMAGES, 0)
+        augmentation = augment.chain(
+            augment.rotate(degrees=90 * strength, fill="zero"),
+            augment.scale(fraction=0.5 * strength, fill="zero"),
+            augment.flip(probability=strength),
+        )
+        return augment.on_batch(augmentation)(KEY, IMAGES, 0)
 
-    strengths = [0.0, 0.3, 1.0]
-    swept = jax.vmap(distort)(jnp.array(strengths))
-    for got, strength in zip(swept, strengths, strict=True):
-        np.testing.assert_allclose(got, distort(strength), atol=1e-4)
-    constant = jax.jit(lambda: augment.on_batch(make(0.3))(KEY, IMAGES, 0))()
-    np.testing.assert_allclose(swept[1], constant, atol=1e-4)
+    swept = jax.jit(jax.vmap(distort))(jnp.array([0.0, 0.3]))
     np.testing.assert_array_equal(swept[0], IMAGES)
+    single = jax.jit(lambda: distort(0.3))()
+    np.testing.assert_allclose(swept[1], single, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,21 @@ def test_listing_adds_up(tmp_path):
     assert header == len(artifact.pack({"a": w, "b": w, "c": w[:5]})) - 428 < 120
 
 
+def test_rounding_to_bfloat16_is_the_one_of_ml_dtypes():
+    bits = np.random.default_rng(0).integers(0, 2**32, 10_000, dtype=np.uint32)
+    halves = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF], np.uint32)
+    nans = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32)
+    x = np.concatenate([bits, halves, nans]).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        expected = x.astype(jnp.bfloat16)
+    found = reader._narrow(x).view(jnp.bfloat16)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    number = ~np.isnan(found)
+    np.testing.assert_array_equal(
+        found[number].view(np.uint16), expected[number].view(np.uint16)
+    )
+
+
 # --- Damage ---------------------------------------------------------------------
 
 

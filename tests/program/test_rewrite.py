@@ -225,3 +225,18 @@ def test_jit_of_static_arguments_and_numpy_float64():
     x = np.ones((2, 3))  # float64, which JAX takes as float32
     got = rewrite(f, identity)(jnp.ones((3, 3)), x, "sum", train=True, scale=0.5)
     assert got == 9.0 and got.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_keys_typed_and_raw(make):
+    def f(w, x, *, key):
+        def turn(carry, key):
+            return carry @ w + jax.random.uniform(key, carry.shape), None
+
+        return lax.scan(turn, x, jax.random.split(key, 3))[0]
+
+    w, x, key = jnp.eye(3), jnp.ones((2, 3)), make(5)
+    plain = jax.jit(f)(w, x, key=key)
+    equal(plain, jax.jit(rewrite(f, identity))(w, x, key=key))
+    # A key may be closed over, too.
+    equal(plain, jax.jit(lambda w, x: rewrite(f, identity)(w, x, key=key))(w, x))

@@ -62,6 +62,16 @@ def test_numbers_for_people(function, value, text):
     assert function(value) == text
 
 
-def test_a_long_path_keeps_its_ending():
-    assert formats.ending("a/kernel", 8) == "a/kernel"
-    assert formats.ending("ab/kernel", 8) == "\u2026/kernel"
+def test_long_paths_stay_apart():
+    short = ["a/b/kernel", "a/c/kernel"]
+    assert formats.short_paths(short, 10) == short
+    assert formats.short_paths(short, 9) == ["b/kernel", "c/kernel"]
+    long = [f"net/Block_{i}/Attention_0/{n}" for i in (0, 1) for n in ("query", "key")]
+    assert formats.short_paths(long, 21) == [
+        "Block_0\u2026ntion_0/query",
+        "Block_0\u2026tention_0/key",
+        "Block_1\u2026ntion_0/query",
+        "Block_1\u2026tention_0/key",
+    ]
+    assert formats.short_paths(["x" * 9], 6) == ["xx\u2026xxx"]
+    assert formats.short_paths([], 6) == []
