@@ -6,12 +6,14 @@ python run.py --config=... --config.prune.sparsity=0.95   (any setting)
 """
 
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lib import errors
+from lib.train import interrupt
 
 ROOT = pathlib.Path(__file__).parent
 
@@ -66,7 +68,9 @@ def parse(argv):
 
 def fail(error):
     """Prints one line and exits with code 2: the user can mend it."""
-    text = " ".join(str(error).split())
+    # A KeyError shows its message as `repr` does.
+    text = error.args[0] if isinstance(error, KeyError) else error
+    text = " ".join(str(text).split())
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 
@@ -74,9 +78,16 @@ def fail(error):
 def guarded(argv):
     """Runs `main` with the errors a user can mend told in one line."""
     try:
-        main(argv)
+        with interrupt.at_once():
+            main(argv)
     except errors.UserError as e:
         fail(e)
+    except interrupt.Interrupted as e:
+        print(f"stopped: {e.message}", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("stopped: by the keyboard; what is saved is kept", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def get_config(arg=""):
         weight_decay=0.01,
     )
     config.student = common.stage(
-        model=common.model("mlp", widths=(160, 80), dropout=0.0),
+        model=common.model("mlp", widths=(256, 128), dropout=0.0),
         teacher="teacher",
         objective=("cross_entropy", "distill"),
         augment=("shift",),

@@ -40,8 +40,8 @@ def settings(config: Any) -> None:
     for name in config.stages:
         if config.stages.count(name) > 1:
             raise errors.UserError(f"stage {name!r} stands twice in config.stages")
-        if name not in config or "objective" not in config[name]:
-            known = [k for k, v in config.items() if hasattr(v, "objective")]
+        known = [k for k, v in config.items() if hasattr(v, "objective")]
+        if name not in known:
             raise errors.UserError(
                 f"stage {name!r} has no settings; {errors.hint(name, known)}"
             )

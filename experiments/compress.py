@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from experiments import check, packing, recipe, workdir
 from lib import errors, models
-from lib.data import dataset, pipeline
+from lib.data import dataset, pipeline, splits
 from lib.deploy import measure
-from lib.report import files, html, layers, metrics, progress, results, table
+from lib.report import files, layers, metrics, progress, results, table
 from lib.train import checkpoint, evaluate, interrupt, loop, parallel, step
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,12 +27,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 def run(config: Any, workdir_path: str) -> results.Result:
     """Runs the stages that are not finished, measures all, reports; returns results."""
     check.settings(config)
-    at = workdir.claim(workdir_path, config)
-    if (at / results.NAME).exists():
+    at = workdir.find(workdir_path, config)
+    if (at / results.NAME).exists() and (at / results.PAGE).exists():
         progress.say(f"{at} is finished; this is what it measured")
         return show(at, results.read(at))
     data = recipe.load_data(config.data)
     stages = check.stages(config, data)
+    workdir.claim(at, config)
     with interrupt.asked_to_stop() as stop, metrics.MetricsWriter(at) as writer:
         for stage in stages:
             if not record_path(at, stage.name).exists():
@@ -44,7 +45,7 @@ def run(config: Any, workdir_path: str) -> results.Result:
 def show(at: pathlib.Path, result: results.Result) -> results.Result:
     """Prints the table and where the report is."""
     table.show(result)
-    progress.say(f"report: {at / html.NAME}")
+    progress.say(f"report: {at / results.PAGE}")
     return result
 
 
@@ -115,12 +116,15 @@ def train(
     measured = evaluate.make(network, plain, config.eval_batch_size)
     decode = jax.jit(made.transform.decode)
 
+    chosen_on = splits.may_choose(data.validation, "the best checkpoint")
+
     def validate(now: step.State) -> dict[str, float]:
         params = decode(step.trained(now), now.codec)
-        return measured(params, now.variables, now.ranges, data.validation)
+        return measured(params, now.variables, now.ranges, chosen_on)
 
     checkpoints = checkpoint.Checkpoints(at / "checkpoints" / stage.name, progress.say)
-    first = checkpoints.latest()
+    restored = checkpoints.restore(state)
+    first = restored.step if restored else 0
     writer.begin(stage.name, first)
     with progress.Progress(stage.name, settings.steps, first) as bar:
 
@@ -132,6 +136,7 @@ def train(
         state = loop.fit(
             recipe=made,
             state=state,
+            restored=restored,
             feed=feed,
             fixed=step.Fixed(seed, feed.resident, taught),
             pace=pace,
@@ -184,10 +189,18 @@ def prove(config: Any, at: pathlib.Path) -> dict[str, dict[str, Any]]:
         *(f"--config.latency.{k}={v}" for k, v in config.latency.items()),
     ]
     progress.say("measuring the packed files in a fresh process")
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise errors.UserError(f"the packed files could not be measured: {last}")
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    from lib.report import html  # noqa: F401  loads matplotlib while the child measures
+
+    try:
+        out, err = child.communicate()
+    finally:
+        child.kill()  # where SIGTERM has ended the wait
+    if child.returncode:
+        why = "".join((err or out).strip().splitlines()[-1:]).removeprefix("error: ")
+        raise errors.UserError(f"the packed files could not be measured: {why}")
     found = files.read_json(at / "evaluation" / "evaluation.json")
     return {name: found[path] for name, path in paths.items()}
 
@@ -239,6 +252,8 @@ def report(
     before = packing.load(artifact_path(at, origin)).params
     described = layers.describe(final.frozen, before if origin != last else None)
     written = results.write(at, result)
+    from lib.report import html  # matplotlib: not for those who only train
+
     html.write(at, written, metrics.read(at), described, covered)
     return written
 
@@ -258,7 +273,7 @@ def coverage(stages: list[check.Stage], data: dataset.Dataset) -> dict[str, Any]
         {
             "site": row.site,
             "operand": ", ".join(row.operands),
-            "taken_by": row.rule,
+            "taken_by": row.rule and f"fake_quantize({row.rule!r})",
             "bits": row.bits,
             "why": row.why,
         }

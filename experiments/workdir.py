@@ -7,26 +7,37 @@ from lib import errors, tree
 from lib.report import files
 
 
-def claim(workdir: str | pathlib.Path, config: Any) -> pathlib.Path:
-    """Makes the folder this config's, or goes on with it; returns its path.
+CONFIG = "config.json"
+
+
+def find(workdir: str | pathlib.Path, config: Any) -> pathlib.Path:
+    """Returns the folder's path, if it is new or this config's; writes nothing.
 
     Raises:
-      UserError: the folder cannot be written, or belongs to another config; the
-        message shows each difference.
+      UserError: it belongs to another config; the message shows each difference.
     """
     path = pathlib.Path(workdir).absolute()
     mine = files.plain(config.to_dict())
-    at = path / "config.json"
-    if at.exists():
-        difference = differences(files.read_json(at), mine)
+    if (path / CONFIG).exists():
+        difference = differences(files.read_json(path / CONFIG), mine)
         if difference:
             raise errors.UserError(
                 f"{path} holds a run of another config ({'; '.join(difference)}); "
                 "give another --workdir or the same config"
             )
-    else:
-        files.write_json(at, mine)
     return path
+
+
+def claim(path: pathlib.Path, config: Any) -> None:
+    """Makes a folder that `find` returned this config's.
+
+    Only a config that was found to be sound may claim a folder: the user is going to
+    mend any other and start again.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    files.write_json(path / CONFIG, config.to_dict())
 
 
 def differences(old: Any, new: Any) -> list[str]:

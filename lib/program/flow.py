@@ -15,6 +15,7 @@ Marks = list[bool]  # one per value: True = depends on data
 CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",  # closed_call, from JAX 0.11 on
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",

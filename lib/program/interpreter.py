@@ -177,6 +177,7 @@ def _without_records(block, args, step, feeds):
 _ENTER = {
     "jit": _call,
     "closed_call": _call,
+    "eval_jaxpr": _call,
     "remat2": _remat,
     "scan": _scan,
     "while": _while,

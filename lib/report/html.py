@@ -17,7 +17,7 @@ from lib.report import (
     verdict,
 )
 
-NAME = "report.html"
+NAME = results.PAGE
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 Layers = Sequence[Mapping[str, Any]]
 Coverage = Mapping[str, Sequence[Mapping[str, Any]]]

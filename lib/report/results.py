@@ -11,6 +11,7 @@ from lib import errors
 from lib.report import files
 
 NAME = "result.json"
+PAGE = "report.html"
 Result = dict[str, Any]
 
 

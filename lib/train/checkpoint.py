@@ -1,8 +1,10 @@
 """Checkpoints: Orbax, in the background, newest and best kept, damage noticed."""
 
+import contextlib
+import json
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,25 +23,68 @@ class Restored(NamedTuple):
     feed: dict[str, Any]
 
 
-def _crc(leaves: list[np.ndarray]) -> int:
-    crc = 0
-    for leaf in leaves:
-        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
-    return crc
+def _label_crc(label: dict[str, Any]) -> int:
+    """Returns the checksum of a label without its own checksum."""
+    rest = {key: value for key, value in label.items() if key != "label_crc"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
-def _names(tree: Any) -> list[str]:
+def _structure(tree: Any) -> list[list[Any]]:
+    """Returns [name, dtype, shape] of each leaf, as JSON has them."""
     return [
-        jax.tree_util.keystr(path)
-        for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+        [jax.tree_util.keystr(path), str(leaf.dtype), list(leaf.shape)]
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     ]
 
 
-class Checkpoints:
-    """The checkpoints of one stage: `save`, `restore`, `wait`, `close`.
+def _pack(state: Any) -> np.ndarray:
+    """Returns a copy of all leaves, one after another, as bytes.
 
-    Each holds the arrays of one pytree, where the data stand, and a checksum, because
-    Orbax restores altered bytes without a word.
+    One array, because Orbax refuses those of no element, and because TensorStore, when
+    several cannot be read, fills the terminal with what the others raised.
+    """
+    leaves = jax.tree.leaves(jax.device_get(state))
+    return np.frombuffer(b"".join(np.asarray(x).tobytes() for x in leaves), np.uint8)
+
+
+def _unpack(packed: np.ndarray, like: Any) -> Any:
+    """Returns what `_pack` was called on, as a tree like `like`."""
+    leaves, start = [], 0
+    for x in jax.tree.leaves(like):
+        part = packed[start : start + x.size * x.dtype.itemsize]
+        leaves.append(np.frombuffer(part.tobytes(), x.dtype).reshape(x.shape))
+        start += len(part)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+class _Keep:
+    """Which checkpoints Orbax keeps: the newest, and the best that validated.
+
+    Orbax's own `BestN` forgets the accuracies when the process ends.
+    """
+
+    def __init__(self, accuracies: dict[int, float]):
+        self._accuracies = accuracies  # by step; grows as checkpoints are saved
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-NEWEST:], *ranked(self._accuracies, steps)[:1]}
+        return [step in kept for step in steps]
+
+
+def ranked(accuracies: dict[int, float], steps: Sequence[int]) -> list[int]:
+    """Returns the steps that have an accuracy: highest first, of equals the latest."""
+    known = [step for step in steps if step in accuracies]
+    return sorted(known, key=lambda step: (accuracies[step], step), reverse=True)
+
+
+class Checkpoints:
+    """The checkpoints of one stage: `save`, `restore`, `best`, `wait`, `close`.
+
+    Each holds the arrays of one pytree and a label: their structure, where the data
+    stand, the accuracy, and checksums, because Orbax restores altered bytes without a
+    word.
     """
 
     def __init__(self, directory: str | pathlib.Path, say: Callable[[str], None]):
@@ -48,32 +93,24 @@ class Checkpoints:
 
         self._ocp = ocp
         self._say = say
-        managers = ocp.checkpoint_managers
-        keep = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(n=NEWEST),
-                managers.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: metrics["validation_accuracy"],
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        self._accuracies: dict[int, float] = {}
         self.directory = pathlib.Path(directory).absolute()
-        try:
+        with self._writing():
             self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise errors.UserError(f"can't write {self.directory}: {e.strerror}") from e
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, enable_async_checkpointing=True
-            ),
-        )
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=_Keep(self._accuracies),
+                    enable_async_checkpointing=True,
+                ),
+            )
+        for step in self._manager.all_steps():
+            with contextlib.suppress(_Damaged):
+                self._note(step, self._label(step)["validation_accuracy"])
 
-    def latest(self) -> int:
-        """Returns the newest step there is, 0 if none; it may turn out damaged."""
-        return self._manager.latest_step() or 0
+    def _note(self, step: int, validation_accuracy: float | None) -> None:
+        if validation_accuracy is not None:
+            self._accuracies[step] = validation_accuracy
 
     def save(
         self,
@@ -89,24 +126,30 @@ class Checkpoints:
           state: a pytree of arrays.
           feed: where the data stand, fit for JSON.
           validation_accuracy: ranks the checkpoint; without it, it is never the best.
+
+        Raises:
+          UserError: it cannot be written, or, since that is done in the background,
+            the one before it could not.
         """
         if step in self._manager.all_steps():
             return
-        # A copy: the CPU backend hands out views of buffers that are donated next.
-        leaves = [np.array(leaf) for leaf in jax.tree.leaves(jax.device_get(state))]
-        about = {"crc": _crc(leaves), "names": _names(state), "feed": feed}
-        arrays = {f"{i:05d}": leaf for i, leaf in enumerate(leaves)}
-        metrics = None
-        if validation_accuracy is not None:
-            metrics = {"validation_accuracy": float(validation_accuracy)}
+        packed = _pack(state)
+        label = {
+            "structure": _structure(state),
+            "state_crc": zlib.crc32(packed),
+            "feed": feed,
+            "validation_accuracy": validation_accuracy,
+        }
+        self._note(step, validation_accuracy)
         args = self._ocp.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                arrays=args.StandardSave(arrays), about=args.JsonSave(about)
-            ),
-            metrics=metrics,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=args.Composite(
+                    state=args.StandardSave({"bytes": packed}),
+                    label=args.JsonSave({**label, "label_crc": _label_crc(label)}),
+                ),
+            )
 
     def restore(self, like: Any) -> Restored | None:
         """Returns the newest sound checkpoint, or None if there is none.
@@ -120,66 +163,85 @@ class Checkpoints:
           UserError: a sound checkpoint is of another structure.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
-            restored = self._read(step, like)
-            if restored is not None:
-                return restored
-            self._manager.delete(step)
+            try:
+                return self._read(step, like)
+            except _Damaged as e:
+                self._tell(step, e)
+                self._accuracies.pop(step, None)
+                with self._writing():
+                    self._manager.delete(step)
         return None
 
-    def best(self, like: Any) -> Restored | None:
-        """Returns the sound checkpoint of the highest validation accuracy, or None."""
-        ranked = []
-        for step in self._manager.all_steps():
-            metrics = self._manager.metrics(step)
-            if metrics:
-                ranked.append((metrics["validation_accuracy"], step))
-        for _, step in sorted(ranked, reverse=True):
-            restored = self._read(step, like)
-            if restored is not None:
-                return restored
-        return None
+    def best(self, like: Any) -> Restored:
+        """Returns the sound checkpoint of the highest validation accuracy.
 
-    def _read(self, step: int, like: Any) -> Restored | None:
-        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(like)]
-        blank = {f"{i:05d}": np.empty(s.shape, s.dtype) for i, s in enumerate(shapes)}
+        Raises:
+          UserError: there is none.
+        """
+        for step in ranked(self._accuracies, self._manager.all_steps()):
+            try:
+                return self._read(step, like)
+            except _Damaged as e:
+                self._tell(step, e)
+        raise errors.UserError(
+            f"{self.directory} holds no sound checkpoint that was validated"
+        )
+
+    def _label(self, step: int) -> dict[str, Any]:
         args = self._ocp.args
-        try:
-            about = self._manager.restore(
-                step, args=args.Composite(about=args.JsonRestore())
-            ).about
-            names, crc, feed = about["names"], about["crc"], about["feed"]
-        except Exception as e:  # whatever Orbax, TensorStore and JSON may raise
-            self._damaged(step, e)
-            return None
-        if names != _names(like):
+        label = self._load(step, label=args.JsonRestore()).label
+        if not isinstance(label, dict) or label.get("label_crc") != _label_crc(label):
+            raise _Damaged("the checksum of its label does not fit")
+        return label
+
+    def _read(self, step: int, like: Any) -> Restored:
+        label = self._label(step)
+        if label["structure"] != _structure(like):
             raise errors.UserError(
                 f"checkpoint {self.directory}/{step} is of another model or recipe"
             )
-        try:
-            arrays = self._manager.restore(
-                step, args=args.Composite(arrays=args.StandardRestore(blank))
-            ).arrays
-        except Exception as e:
-            self._damaged(step, e)
-            return None
-        leaves = [np.asarray(arrays[f"{i:05d}"]) for i in range(len(shapes))]
-        if _crc(leaves) != crc:
-            self._damaged(step, ValueError("its checksum does not fit"))
-            return None
-        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return Restored(step, state, feed)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+        args = self._ocp.args
+        blank = {"bytes": np.empty(size, np.uint8)}
+        packed = self._load(step, state=args.StandardRestore(blank)).state["bytes"]
+        if zlib.crc32(packed) != label["state_crc"]:
+            raise _Damaged("the checksum of its state does not fit")
+        return Restored(step, _unpack(packed, like), label["feed"])
 
-    def _damaged(self, step: int, error: Exception) -> None:
-        why = str(error).split("\n")[0][:120]
+    def _load(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=self._ocp.args.Composite(**items))
+        except Exception as e:  # whatever Orbax, TensorStore and JSON may raise
+            raise _Damaged(" ".join(str(e).split())[:120]) from e
+
+    def _tell(self, step: int, error: "_Damaged") -> None:
         self._say(
-            f"checkpoint {self.directory}/{step} is damaged ({why}); "
+            f"checkpoint {self.directory}/{step} is damaged ({error}); "
             "falling back to the one before it"
         )
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what Orbax and TensorStore raise for a full or closed disk into one."""
+        try:
+            yield
+        except (OSError, ValueError) as e:
+            why = getattr(e, "strerror", None) or " ".join(str(e).split())[:200]
+            raise errors.UserError(
+                f"cannot write checkpoints to {self.directory}: {why}; "
+                "expected a folder that is writable and has space"
+            ) from e
+
     def wait(self) -> None:
-        """Blocks until everything is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything is on disk; errors as `save`."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the directory."""
-        self._manager.close()
+        """Waits, then lets go of the directory; errors as `save`."""
+        with self._writing():
+            self._manager.close()
+
+
+class _Damaged(Exception):
+    """A checkpoint cannot be read, or not as it was written."""

@@ -1,8 +1,9 @@
-"""SIGTERM as a question that the training loop asks, so that a preempted run saves."""
+"""SIGTERM: while a stage trains a question that the loop asks, so that it can save."""
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class Interrupted(SystemExit):
@@ -15,11 +16,34 @@ class Interrupted(SystemExit):
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM has arrived."""
-    arrived = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handler)
     try:
-        yield lambda: bool(arrived)
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGTERM has arrived.
+
+    Raises:
+      Interrupted: at the end, when it has arrived and nobody asked.
+    """
+    arrived = []
+    with _handled(lambda number, frame: arrived.append(number)):
+        yield lambda: bool(arrived)
+    if arrived:
+        raise Interrupted("asked to stop; what is finished is kept")
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Lets SIGTERM raise `Interrupted` where it finds the program."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted("asked to stop; what is finished is kept")
+
+    with _handled(stop):
+        yield

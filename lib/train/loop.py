@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib import program, tree
+from lib import errors, program, tree
 from lib.data import pipeline
 from lib.train import checkpoint, interrupt, parallel, step
 
 Log = Callable[[int, dict[str, float]], None]  # (steps taken, metrics)
 
 
-class NotFinite(RuntimeError):
+class NotFinite(errors.UserError):
     """Training met NaN or infinity; the message says where."""
 
 
@@ -65,6 +65,7 @@ def fit(
     *,
     recipe: step.Recipe,
     state: step.State,
+    restored: checkpoint.Restored | None,
     feed: pipeline.Feed,
     fixed: step.Fixed,
     pace: Pace,
@@ -75,11 +76,12 @@ def fit(
     log: Log,
     stop: Callable[[], bool],
 ) -> step.State:
-    """Trains from the newest checkpoint, or from `state`, to the last step.
+    """Trains from a checkpoint, or from `state`, to the last step.
 
     Args:
       recipe: what is trained.
       state: before the first step.
+      restored: the checkpoint to go on from; None to begin.
       feed: of training batches, at its beginning.
       fixed: what the step reads; its `resident` is the feed's.
       pace: how often what happens.
@@ -96,7 +98,6 @@ def fit(
       Interrupted: after saving, when `stop()` says so.
     """
     start = state, feed.state()
-    restored = checkpoints.restore(state)
     if restored is not None:
         state = restored.state
         feed.restore(restored.feed)
@@ -117,18 +118,17 @@ def fit(
             continue
         means = _means(window)
         if means is None:
-            whole = jax.device_get(fixed)
-            raise _blame(recipe, start, feed, whole, pace, checkpoints)
+            raise _blame(recipe, start, feed, on_device, pace, parallel_by, checkpoints)
         window = []
         log(done, means)
-        if not (done % pace.save == 0 or last or stopping):
+        due = done % pace.save == 0 or last
+        if not (due or stopping):
             continue
         now = runner.get(state)
-        leaf = _not_finite({"weights": now.code, "variables": now.variables})
-        if leaf:
-            raise _blame(recipe, start, feed, jax.device_get(fixed), pace, checkpoints)
+        if not all(np.isfinite(x).all() for x in _floats(now)):
+            raise _blame(recipe, start, feed, on_device, pace, parallel_by, checkpoints)
         accuracy = None
-        if not stopping or last:
+        if due:  # even when stopping: the best has to be that of an undisturbed run
             found = validate(now)
             log(done, {f"validation_{k}": v for k, v in found.items() if k != "count"})
             accuracy = found["accuracy"] if done >= eligible else None
@@ -148,30 +148,24 @@ def _means(window: list[Any]) -> dict[str, float] | None:
     return {k: float(column.mean()) for k, column in columns.items()}
 
 
-@jax.jit
-def _finite(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves])
-
-
-def _not_finite(nested: Any) -> str:
-    """Returns the path of the first leaf that holds NaN or infinity, or ""."""
-    flat = tree.flatten(nested)
-    finite = np.asarray(_finite(list(flat.values())))
-    return "" if finite.all() else list(flat)[int(np.argmin(finite))]
+def _floats(state: step.State) -> list[np.ndarray]:
+    """Returns what must stay finite of a state, on the host."""
+    return jax.tree.leaves(jax.device_get((state.code, state.variables)))
 
 
 def _blame(
     recipe: step.Recipe,
     start: tuple[step.State, dict[str, Any]],
     feed: pipeline.Feed,
-    fixed: step.Fixed,
+    on_device: Any,
     pace: Pace,
+    parallel_by: str,
     checkpoints: checkpoint.Checkpoints,
 ) -> NotFinite:
     """Returns the error for a run that met NaN or infinity, found by replaying it.
 
-    The run is replayed step by step from the last good checkpoint, on one device:
-    looking at every gradient while all is well would cost every step.
+    The run is replayed step by step from the last good checkpoint: looking at every
+    gradient while all is well would cost every step.
     """
     checkpoints.wait()
     state, position = start
@@ -181,18 +175,32 @@ def _blame(
         state, position = restored.state, restored.feed
         saved = f"the last good checkpoint is {checkpoints.directory}/{restored.step}"
     feed.restore(position)
-    look = jax.jit(functools.partial(step.gradients, recipe, feed.take))
-    advance = jax.jit(functools.partial(step.advance, recipe, feed.take))
-    for _ in range(int(state.step), pace.steps):
-        rows = jax.tree.map(lambda r: r[0], feed.next(1))
-        found, _ = look(state, rows, fixed)
-        terms = [k for k, v in found.metrics.items() if not np.isfinite(v)]
-        leaf = _not_finite({"weights": state.code, "gradient": found.dense})
-        if terms or leaf:
-            names = ", ".join(t for t in terms if t != "loss") or "none"
+
+    def look(state, rows, fixed, axis):
+        found, key = step.gradients(recipe, feed.take, state, rows, fixed, axis)
+        new, metrics = step.apply(recipe, state, found, key)
+        parts = (  # in this order; jit sorts the keys of a dict
+            {"weights": state.code},
+            {"gradient": found.dense},
+            {"updated": {"weights": new.code, "variables": new.variables}},
+        )
+        finite = [
+            {path: jnp.isfinite(x).all() for path, x in tree.flatten(part).items()}
+            for part in parts
+        ]
+        return new, (metrics, finite)
+
+    runner = parallel.PARALLEL[parallel_by](look)
+    state = runner.put(state)
+    for done in range(restored.step if restored else 0, pace.steps):
+        state, seen = runner.run(state, feed.next(1), on_device)
+        metrics, finite = jax.device_get(seen)
+        terms = [name for name, value in metrics.items() if not np.isfinite(value)]
+        leaves = [path for part in finite for path, fine in part.items() if not fine]
+        if terms or leaves:
             return NotFinite(
-                f"step {int(state.step) + 1}: the loss is not finite; terms that went "
-                f"bad: {names}; first leaf: {leaf or 'none'}; {saved}"
+                f"training met NaN or infinity at step {done + 1}; terms: "
+                f"{', '.join(terms) or 'none'}; first leaf: "
+                f"{leaves[0] if leaves else 'none'}; {saved}"
             )
-        state, _ = advance(state, rows, fixed)
-    return NotFinite(f"the loss was not finite, but not so on one device; {saved}")
+    return NotFinite(f"training met NaN or infinity, but not when replayed; {saved}")

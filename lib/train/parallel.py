@@ -49,10 +49,14 @@ def _many(advance: Advance, axis: str | None) -> Callable[[Any, Any, Any], Any]:
     return many
 
 
+def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.array(devices), (AXIS,))
+
+
 def jit(advance: Advance) -> Runner:
     """Jits over a mesh of all local devices; XLA splits the batch and adds up."""
     devices = jax.local_devices()
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    mesh = _mesh(devices)
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_example = NamedSharding(mesh, PartitionSpec(None, AXIS))
     run = jax.jit(
@@ -82,9 +86,12 @@ def pmap(advance: Advance) -> Runner:
         state, metrics = replicas(state, jax.tree.map(split, rows), fixed)
         return state, jax.tree.map(lambda m: m[0], metrics)
 
-    def put(x):
-        return jax.device_put_replicated(x, devices)
+    each = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
 
+    def copies(leaf):
+        return jnp.broadcast_to(leaf, (count, *jnp.shape(leaf)))
+
+    put = jax.jit(lambda x: jax.tree.map(copies, x), out_shardings=each)
     return Runner(run, put, lambda state: jax.tree.map(lambda x: x[0], state))
 
 

@@ -175,7 +175,13 @@ def advance(
     recipe: Recipe, take: Callable, state: State, rows: Any, fixed: Fixed, axis=None
 ) -> tuple[State, Metrics]:
     """Takes one training step; returns the new state and this batch's metrics."""
-    grads, key = gradients(recipe, take, state, rows, fixed, axis)
+    return apply(recipe, state, *gradients(recipe, take, state, rows, fixed, axis))
+
+
+def apply(
+    recipe: Recipe, state: State, grads: Gradients, key: jax.Array
+) -> tuple[State, Metrics]:
+    """Returns the state after a step along `gradients`, and the batch's metrics."""
     updates, optimizer = recipe.optimizer.update(
         grads.code, state.optimizer, state.code
     )

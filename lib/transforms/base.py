@@ -210,7 +210,7 @@ def on_leaves(
       pattern: regular expression that picks the leaves; the rest pass untouched.
       encode: weights -> (codes, states), dicts with the same paths.
       decode: (codes, states) -> weights.
-      freeze: (representations, states) -> representations.
+      freeze: (frozen codes, states) -> representations.
       update: (codes, states, signals) -> states; `signals.grads` is `{path: grad}`.
 
     Raises:
@@ -236,7 +236,11 @@ def on_leaves(
         return update(at(code, states), states, signals)
 
     def freeze_tree(frozen, states):
-        leaves = {p: representations.of(x) for p, x in at(frozen, states).items()}
+        leaves = jax.tree.map(  # a leaf's code may be a subtree
+            representations.of,
+            at(frozen, states),
+            is_leaf=lambda x: isinstance(x, representations.Representation),
+        )
         return tree.replace(frozen, freeze(leaves, states))
 
     return Transform(

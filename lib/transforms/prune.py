@@ -46,22 +46,23 @@ def erk(sparsity, shapes: list[tuple[int, ...]]) -> list:
     Returns:
       the number of weights to remove from each leaf.
     """
-    size = jnp.asarray([float(np.prod(s)) for s in shapes], jnp.float32)
-    raw = jnp.asarray([float(np.sum(s)) for s in shapes], jnp.float32)  # kept / epsilon
-    kept = (1 - jnp.asarray(sparsity, jnp.float32)) * size.sum()
-
-    def fix(_, dense):
-        """Marks leaves as dense that would keep more weights than they have."""
-        free = kept - jnp.sum(jnp.where(dense, size, 0))
-        epsilon = free / jnp.maximum(jnp.sum(jnp.where(dense, 0, raw)), 1)
-        return dense | (epsilon * raw > size)
-
-    # Each round marks at least one leaf or changes nothing.
-    dense = lax.fori_loop(0, len(shapes), fix, jnp.zeros(len(shapes), bool))
-    free = kept - jnp.sum(jnp.where(dense, size, 0))
-    epsilon = free / jnp.maximum(jnp.sum(jnp.where(dense, 0, raw)), 1)
-    removed = jnp.where(dense, 0, size - jnp.clip(epsilon * raw, 0, size))
-    return list(jnp.rint(removed).astype(jnp.int32))
+    size, raw = (
+        np.asarray([f(s) for s in shapes], np.int64) for f in (np.prod, np.sum)
+    )
+    # Leaves fill up in a fixed order as more is kept, so which ones are dense is a
+    # matter of limits known beforehand. Entry j: with the j first leaves dense,
+    first = np.argsort(-raw / size, kind="stable")
+    full = np.r_[0, np.cumsum(size[first])]  # the weights in them,
+    rest = raw.sum() - np.r_[0, np.cumsum(raw[first])]  # kept / epsilon of the others,
+    limit = full[:-1] - (-rest[:-1] * size[first] // raw[first])  # where one more fills
+    kept = size.sum() - _count(sparsity, int(size.sum()))
+    dense = jnp.sum(kept >= jnp.asarray(limit, jnp.int32))
+    # Products alone round the same whether or not they are compiled or mapped.
+    free = (kept - jnp.asarray(full, jnp.int32)[dense]).astype(jnp.float32)
+    epsilon = free * jnp.asarray(1 / np.maximum(rest, 1), jnp.float32)[dense]
+    size, raw = jnp.asarray(size, jnp.int32), jnp.asarray(raw, jnp.float32)
+    share = jnp.clip(jnp.rint(epsilon * raw).astype(jnp.int32), 0, size)
+    return list(size - jnp.where(np.argsort(first) < dense, size, share))
 
 
 def whole(sparsity, shapes: list[tuple[int, ...]]) -> list:

@@ -120,6 +120,8 @@ def quantize(
         for path, rep in leaves.items():
             if isinstance(rep, representations.LowRank):
                 raise TypeError(f"quantize: {path} is a product; quantize its factors")
+            # They may have been traced, or come from a schedule.
+            numerics.check_bits(int(states[path]), f"quantize: {path}")
         weights = {p: representations.materialize(x) for p, x in leaves.items()}
         frozen = {}
         for path, (codes, scale, zero) in all_codes(weights, states).items():

@@ -10,6 +10,7 @@ from jax import lax
 from lib import errors, numerics
 from lib.program import calibrate, coverage, fake_quantize, minmax, observe, sites
 
+SIDES = ("lhs", "rhs")
 EIGHT = {"bits": 8, "symmetric": False}
 FOUR = {"bits": 4, "symmetric": True}
 
@@ -73,7 +74,7 @@ def test_attention_by_hand():
             return nn.MultiHeadDotProductAttention(num_heads=2, name="mha")(x)
 
     x = data(2, 5, 8)
-    params = Net().init(jax.random.key(1), x)
+    params = jax.jit(Net().init)(jax.random.key(1), x)
     ranges = calibrate(Net().apply, params, [(x,)], minmax())
     assert len(ranges) == 6 and sum(len(sides) for sides in ranges.values()) == 8
     by_last = {name.removeprefix("Net/mha/"): sides for name, sides in ranges.items()}
@@ -87,28 +88,20 @@ def test_attention_by_hand():
         y = np.einsum("bld,dhe->blhe", q(x, name, "lhs"), weights[name]["kernel"])
         return y + weights[name]["bias"]
 
-    # dot_general takes the operands in einsum's order of its own choosing.
-    names = {s.name: s for s in sites(Net().apply)(params, x)}
+    def product(spec, name, *operands):
+        # einsum chooses which operand of dot_general comes first; its range tells.
+        first = operands[0].max()
+        away = {side: abs(float(by_last[name][side][1]) - first) for side in SIDES}
+        sides = SIDES if away["lhs"] < away["rhs"] else SIDES[::-1]
+        rounds = [q(x, name, s) for x, s in zip(operands, sides, strict=True)]
+        return np.einsum(spec, *rounds)
+
     score, mix = (n for n in by_last if "..." in n)
-    query, key = project("query") / np.sqrt(4), project("key")
-    assert names[f"Net/mha/{score}"].lhs.shape == names[f"Net/mha/{score}"].rhs.shape
-    query_side = "lhs"
-    if not np.isclose(float(by_last[score]["lhs"][1]), query.max(), rtol=0.05):
-        query_side = "rhs"
-    key_side = {"lhs": "rhs", "rhs": "lhs"}[query_side]
-    logits = np.einsum(
-        "bqhd,bkhd->bhqk", q(query, score, query_side), q(key, score, key_side)
-    )
+    query = project("query") / np.sqrt(4)
+    logits = product("bqhd,bkhd->bhqk", score, query, project("key"))
     attention = np.exp(logits - logits.max(-1, keepdims=True))
     attention /= attention.sum(-1, keepdims=True)
-    # The weights of a softmax have the range that lies in [0, 1].
-    soft_side = "lhs" if float(by_last[mix]["lhs"][0]) >= 0 else "rhs"
-    value_side = {"lhs": "rhs", "rhs": "lhs"}[soft_side]
-    mixed = np.einsum(
-        "bhqk,bkhd->bqhd",
-        q(attention, mix, soft_side),
-        q(project("value"), mix, value_side),
-    )
+    mixed = product("bhqk,bkhd->bqhd", mix, attention, project("value"))
     out = np.einsum("bqhd,hde->bqe", q(mixed, "out", "lhs"), weights["out"]["kernel"])
     out += weights["out"]["bias"]
     got = jax.jit(fake_quantize(Net().apply, ranges, [(".", EIGHT)]))(params, x)

@@ -38,7 +38,7 @@ def test_statistics_of_a_linen_network_against_its_captured_activations():
             return nn.Dense(5, name="c")(x)
 
     x = jax.random.normal(jax.random.key(0), (9, 4))
-    params = Net().init(jax.random.key(1), x)
+    params = jax.jit(Net().init)(jax.random.key(1), x)
     _, captured = Net().apply(params, x, capture_intermediates=True)
     layers = captured["intermediates"]
     inputs = {"Net/a": np.asarray(x)}

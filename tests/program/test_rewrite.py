@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import primitives
+from jax.sharding import PartitionSpec as P
 
 from lib.program import missed, rewrite, sites
 
@@ -205,7 +207,7 @@ def test_a_closure_over_a_tracer_of_the_caller():
 
 def test_shardings_of_an_inner_jit_stay():
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
-    split = jax.NamedSharding(mesh, jax.P("d"))
+    split = jax.NamedSharding(mesh, P("d"))
 
     def f(w, x):
         return jax.jit(lambda x: x @ w, in_shardings=split, out_shardings=split)(x) * 2
@@ -240,3 +242,49 @@ def test_keys_typed_and_raw(make):
     equal(plain, jax.jit(rewrite(f, identity))(w, x, key=key))
     # A key may be closed over, too.
     equal(plain, jax.jit(lambda w, x: rewrite(f, identity)(w, x, key=key))(w, x))
+
+
+def test_a_closed_call_is_entered():
+    def f(w, x):
+        inner = jax.make_jaxpr(lambda w, x: jnp.tanh(x @ w))(w, x)
+        call = primitives.closed_call_p
+        with jax.named_scope("outside"):
+            params = call.get_bind_params({"call_jaxpr": inner})
+            return call.bind(w, x, **params)[0]
+
+    w, x = jnp.eye(3), jnp.ones((2, 3))
+    assert [site.name for site in sites(f)(w, x)] == ["outside"]
+    equal(jax.jit(f)(w, x), jax.jit(rewrite(f, identity))(w, x))
+
+
+def test_a_function_that_differentiates_itself():
+    def loss(w, x):
+        step = jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), x.sum()))
+        x, sums = lax.scan(step, x, w)
+        return (x**2).sum() + sums.sum()
+
+    w = jax.random.normal(jax.random.key(0), (3, 4, 4))
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    for f in (
+        jax.grad(loss, argnums=(0, 1)),
+        lambda w, x: jax.jvp(lambda w: jax.grad(loss)(w, x), (w,), (w,)),
+    ):
+        assert len(sites(f)(w, x)) > 1 and missed(f)(w, x) == []
+        equal(jax.jit(f)(w, x), jax.jit(rewrite(f, identity))(w, x))
+
+
+def test_inside_named_axes():
+    def f(w, x):
+        return lax.psum((x @ w).sum(0), "d")
+
+    def shards(f):
+        mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
+        specs = {"in_specs": (P(), P("d")), "out_specs": P()}
+        return jax.shard_map(lambda w, x: f(w, x[0]), mesh=mesh, **specs)
+
+    ours, w = rewrite(f, identity), jnp.eye(4)
+    xs = jax.random.normal(jax.random.key(1), (len(jax.devices()), 2, 4))
+    over = {"axis_name": "d", "in_axes": (None, 0)}
+    equal(jax.vmap(f, **over)(w, xs), jax.vmap(ours, **over)(w, xs))
+    equal(jax.pmap(f, **over)(w, xs), jax.pmap(ours, **over)(w, xs))
+    equal(jax.jit(shards(f))(w, xs), jax.jit(shards(ours))(w, xs))

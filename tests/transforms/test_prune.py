@@ -120,7 +120,7 @@ def test_exact_counts(sparsity, seed):
     assert sum(counts("global")) == round(share * sum(sizes))
     keep = erk_oracle(share, SIZES)
     for n, density, size in zip(counts("erk"), keep, sizes, strict=True):
-        assert abs(n - (1 - density) * size) <= 0.5 + 1e-3
+        assert abs(n - (1 - density) * size) <= 1  # the whole and the leaf are rounded
 
 
 def test_erk_literal():
@@ -143,8 +143,8 @@ def test_erk_is_the_paper_s_loop(shapes, sparsity):
     for n, density, shape in zip(counts, keep, shapes, strict=True):
         size = math.prod(shape)
         assert 0 <= n <= size
-        # Float32 sums of up to 3 * 40**4 weights are off by less than a weight.
-        assert abs(n - (1 - density) * size) <= 0.5 + 1e-6 * 3 * 40**4 / 16 + 1e-3
+        # The whole is rounded to weights, then the leaf; float32 has 24 bits.
+        assert abs(n - (1 - density) * size) <= 1 + size * 2.0**-22
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -213,9 +213,11 @@ def test_traced_final_sparsity():
         schedule = schedules.cubic(initial=0.0, final=final, begin=0, end=4)
         t = T.prune(sparsity=schedule)
         code, state = t.encode(params)
-        for step in range(6):
-            state = t.update(code, state, T.Signals(code, jnp.int32(step), KEY))
-        return t.decode(code, state)
+
+        def follow(step, state):
+            return t.update(code, state, T.Signals(code, step, KEY))
+
+        return t.decode(code, jax.lax.fori_loop(0, 6, follow, state))
 
     pruned = swept(jnp.float32([0.0, 0.5, 0.75, 1.0]))
     gone = [[int((w == 0).sum()) for w in x["kernel"]] for x in pruned.values()]

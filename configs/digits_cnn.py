@@ -1,0 +1,36 @@
+"""A small CNN with batch norm on the digits: augmented, pruned, all in 4 and 8 bits.
+
+Data: scikit-learn's handwritten digits. Batch norm: Ioffe & Szegedy 2015 (arXiv
+1502.03167); sparsity by layer: ERK, Evci et al. 2020 (1911.11134).
+
+    python run.py --config=configs/digits_cnn.py --workdir=/tmp/digits_cnn
+    python run.py --config=configs/digits_cnn.py:smoke --workdir=/tmp/smoke
+    python run.py ... --config.parallel=pmap
+"""
+
+from configs import common
+
+
+def get_config(arg=""):
+    config = common.base(stages=("dense", "pruned", "quantized"))
+    augment = ("rotate", "scale", "shift")
+    config.prune.distribution = "erk"
+    config.dense = common.stage(
+        model=common.model("cnn", widths=(16, 32), depth=1, dropout=0.1),
+        objective=("cross_entropy", "l2"),
+        augment=augment,
+        steps=1500,
+        ema=0.99,
+    )
+    config.pruned = common.stage(
+        start="dense", transforms=("prune",), augment=augment, steps=1500
+    )
+    config.quantized = common.stage(
+        start="pruned",
+        transforms=("keep", "quantize"),
+        program=("fake_quantize",),
+        augment=augment,
+        steps=500,
+        use="best",
+    )
+    return common.variant(arg, config, smoke=common.smoke)

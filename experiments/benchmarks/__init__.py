@@ -1,0 +1,1 @@
+"""The parts of `experiments/benchmark.py`: who is timed, and how."""

@@ -1,0 +1,174 @@
+"""Who is timed: the hand-written loop, Pare's own step, and peers in that loop."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from experiments.benchmarks import peers, plain
+from lib import models, objectives, program, schedules
+from lib import transforms as T
+from lib.data import normalise, pipeline
+from lib.train import optimizer, parallel, step
+
+MEAN, STD = 127.5, 73.9  # of pixels drawn evenly from 0 to 255
+ACTIVATIONS = ((".", {"bits": 8, "symmetric": False}),)
+
+
+class Job(NamedTuple):
+    """What all contenders do alike, on one model.
+
+    Attributes:
+      module: the Linen module.
+      params: its weights before the first step.
+      variables: its other collections.
+      data: `{"image": uint8 [N, H, W, C], "label": int32 [N]}` on the device.
+      settings: the config: learning_rate, weight_decay, prune, quantize, seed.
+      steps: of the whole measurement.
+    """
+
+    module: nn.Module
+    params: Any
+    variables: Any
+    data: dict[str, jax.Array]
+    settings: Any
+    steps: int
+
+
+class Contender(NamedTuple):
+    """A training run that can be advanced.
+
+    Attributes:
+      run: (state, index [steps, batch]) -> (state, metrics); donates the state.
+      state: before the first step.
+    """
+
+    run: Callable[[Any, np.ndarray], tuple[Any, dict[str, jax.Array]]]
+    state: Any
+
+
+class Absent(Exception):  # noqa: N818  it is no error: the table says so
+    """A peer that takes no part; the message says why."""
+
+
+def _by_hand(job: Job, apply: plain.Apply) -> Contender:
+    tx = plain.optimizer(job.settings.learning_rate, job.settings.weight_decay)
+    run = plain.make(apply, tx, MEAN, STD)
+    return Contender(
+        lambda state, index: run(state, index, job.data),
+        plain.start(tx, job.params, job.variables),
+    )
+
+
+def _module_apply(module: nn.Module) -> plain.Apply:
+    def apply(params, variables, images):
+        collections = {"params": params, **variables}
+        (logits, _), variables = module.apply(
+            collections, images, train=True, mutable=list(variables)
+        )
+        return logits, variables
+
+    return apply
+
+
+def hand_written(job: Job) -> Contender:
+    """Returns the yardstick."""
+    return _by_hand(job, _module_apply(job.module))
+
+
+def _ours(job: Job, transform: T.Transform, rules: tuple = ()) -> Contender:
+    """Returns Pare's step over Pare's mesh, with the settings of the yardstick."""
+    settings = job.settings
+    prepare = pipeline.preparation(
+        normalise.Normalisation(
+            *([x] * job.data["image"].shape[-1] for x in (MEAN, STD))
+        ),
+        None,
+    )
+    network = step.Network(models.make_apply(job.module), rules)
+    ranges = {}
+    if rules:
+        ranges = _calibrate(job, network, prepare)
+    recipe = step.Recipe(
+        network=network,
+        transform=transform,
+        optimizer=optimizer.build(
+            "adamw",
+            learning_rate=optimizer.learning_rate(
+                peak=settings.learning_rate, decay="constant", warmup=0, steps=job.steps
+            ),
+            weight_decay=settings.weight_decay,
+            momentum=0.9,
+            clip=0,
+        ),
+        objective=objectives.combine(
+            {"cross_entropy": (1.0, objectives.cross_entropy(label_smoothing=0.0))}
+        ),
+        prepare=prepare,
+    )
+    runner = parallel.jit(functools.partial(step.advance, recipe, _take))
+    fixed = step.Fixed(jnp.asarray(settings.seed, jnp.int32), job.data, None)
+    fixed = runner.put(fixed)
+    return Contender(
+        lambda state, index: runner.run(state, {"index": index}, fixed),
+        runner.put(step.init(recipe, job.params, job.variables, ranges)),
+    )
+
+
+_take = pipeline.OnDevice.take
+
+
+def _calibrate(job: Job, network: step.Network, prepare: Callable) -> program.Ranges:
+    """Returns the ranges of the activations over the first four batches."""
+    images = prepare(None, job.data)["image"]
+    size = job.settings.batch_size
+    batches = (
+        (job.variables, images[i * size : (i + 1) * size])
+        for i in range(min(4, len(images) // size))
+    )
+    return program.calibrate(
+        network.apply, job.params, batches, program.minmax(), train=True, key=None
+    )
+
+
+def dense(job: Job) -> Contender:
+    """Returns Pare without a technique."""
+    return _ours(job, T.chain())
+
+
+def pruned(job: Job) -> Contender:
+    """Returns Pare under a cubic schedule that moves at every update of the masks."""
+    sparsity = schedules.cubic(
+        initial=0.0, final=job.settings.sparsity, begin=0, end=2 * job.steps
+    )
+    every = job.settings.every
+    return _ours(job, T.chain(T.prune(sparsity=sparsity, every=every)))
+
+
+def quantized(job: Job) -> Contender:
+    """Returns Pare with 8-bit weights and activations."""
+    return _ours(job, T.chain(T.quantize(bits=8)), ACTIVATIONS)
+
+
+def _peer(make: Callable[[nn.Module], plain.Apply], package: str):
+    def contender(job: Job) -> Contender:
+        if importlib.util.find_spec(package) is None:
+            raise Absent("not installed")
+        return _by_hand(job, make(job.module))
+
+    return contender
+
+
+CONTENDERS: dict[str, Callable[[Job], Contender]] = {
+    "plain": hand_written,
+    "dense": dense,
+    "prune": pruned,
+    "quantize": quantized,
+    "qwix": _peer(peers.qwix, "qwix"),
+    "aqt": _peer(peers.aqt, "aqt"),
+}

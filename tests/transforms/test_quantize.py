@@ -1,0 +1,241 @@
+"""Fake-quantized weights against a loop over single weights."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib import errors, representations, schedules
+from lib import transforms as T
+
+KEY = jax.random.key(0)
+SHAPES = [(12, 5), (2, 3, 2, 4)]  # 12 inputs a channel in both
+GRANULARITIES = [("tensor", 0), ("channel", 0), ("group", 1), ("group", 4)]
+MODES = [(s, *g) for s in (True, False) for g in GRANULARITIES]
+
+
+def kernels(seed=0, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    return {
+        str(len(shape)): {"kernel": jnp.asarray(rng.normal(0.3, 1, shape), dtype)}
+        for shape in SHAPES
+    }
+
+
+def scale_group(where, shape, granularity, group):
+    """Returns a name for the set of weights that share a scale with the one there."""
+    if granularity == "tensor":
+        return ()
+    row = 0  # place along the contraction: all axes but the last
+    for index, length in zip(where[:-1], shape[:-1], strict=True):
+        row = row * length + index
+    return (where[-1],) if granularity == "channel" else (where[-1], row // group)
+
+
+def naive(w, bits, symmetric, granularity, group):
+    """Rounds each weight on its own, in Python's floats."""
+    w = np.asarray(w, np.float64)
+    members = {}
+    for where in itertools.product(*map(range, w.shape)):
+        name = scale_group(where, w.shape, granularity, group)
+        members.setdefault(name, []).append(where)
+    out = np.empty_like(w)
+    for places in members.values():
+        values = [w[where] for where in places]
+        if symmetric:
+            most = 2 ** (bits - 1) - 1
+            scale = max(map(abs, values)) / most or 1.0
+            low, high = -most, most
+        else:
+            least, largest = min(0, *values), max(0, *values)
+            scale = (largest - least) / (2**bits - 1) or 1.0
+            low = -round(-least / scale)
+            high = low + 2**bits - 1
+        for where, value in zip(places, values, strict=True):
+            out[where] = min(max(round(value / scale), low), high) * scale
+    return out, members
+
+
+@jax.jit
+def decode_swept(params, bits):
+    """Every mode at once: one compilation for the whole table below."""
+    decoded = {}
+    for mode in MODES:
+        symmetric, granularity, group = mode
+        t = T.quantize(
+            bits=bits, symmetric=symmetric, granularity=granularity, group=group
+        )
+        decoded[str(mode)] = t.decode(*t.encode(params))
+    return decoded
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_is_the_loop(bits):
+    params = kernels(bits)
+    decoded = decode_swept(params, bits)
+    for mode, (name, leaf) in itertools.product(MODES, params.items()):
+        expected, members = naive(leaf["kernel"], bits, *mode)
+        got = np.asarray(decoded[str(mode)][name]["kernel"])
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        for places in members.values():
+            levels = {got[where] for where in places}
+            assert len(levels) <= 2**bits - mode[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_fixed_or_traced_is_the_same(mode):
+    symmetric, granularity, group = mode
+    params = kernels()
+    for bits in (2, 5, 8):
+        t = T.quantize(
+            bits=bits, symmetric=symmetric, granularity=granularity, group=group
+        )
+        fixed = t.decode(*t.encode(params))
+        swept = decode_swept(params, bits)[str(mode)]
+        jax.tree.map(np.testing.assert_array_equal, fixed, swept)
+
+
+def test_literal():
+    kernel = jnp.float32([[-3.0, 0.3], [1.4, 0.1], [2.6, -0.2]])
+    t = T.quantize(bits=3)
+    # Channel 0 has scale 3 / 3, channel 1 scale 0.3 / 3.
+    np.testing.assert_allclose(
+        t.decode(*t.encode({"kernel": kernel}))["kernel"],
+        [[-3, 0.3], [1, 0.1], [3, -0.2]],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_twice_is_once_up_to_rounding(mode):
+    params = kernels()
+    once = decode_swept(params, 4)[str(mode)]
+    twice = decode_swept(once, 4)[str(mode)]
+    for name, leaf in once.items():
+        np.testing.assert_allclose(
+            twice[name]["kernel"], leaf["kernel"], rtol=1e-5, atol=1e-7
+        )
+
+
+def test_every_value_on_the_grid_stays_where_it_is():
+    codes = np.r_[-127:128].reshape(-1, 1).astype(np.float32)
+    t = T.quantize(bits=8)
+    kernel = t.decode(*t.encode({"kernel": jnp.asarray(codes)}))["kernel"]
+    np.testing.assert_array_equal(kernel, codes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradient_is_exactly_the_identity(mode):
+    symmetric, granularity, group = mode
+    t = T.quantize(bits=2, symmetric=symmetric, granularity=granularity, group=group)
+    code, state = t.encode(kernels())
+    upstream = kernels(7)
+    _, pull = jax.vjp(lambda c: t.decode(c, state), code)
+    jax.tree.map(np.testing.assert_array_equal, pull(upstream)[0], upstream)
+
+
+def test_kernels_that_hold_only_zeros():
+    for symmetric in (True, False):
+        t = T.quantize(bits=4, symmetric=symmetric)
+        kernel = t.decode(*t.encode({"kernel": jnp.zeros((2, 3))}))["kernel"]
+        assert kernel.tobytes() == bytes(24)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_frozen_is_what_the_type_promises(symmetric, dtype):
+    t = T.quantize(bits=3, symmetric=symmetric, granularity="group", group=4)
+    frozen = t.freeze(*t.encode(kernels(dtype=dtype)))
+    for leaf in frozen.values():
+        rep = leaf["kernel"]
+        assert isinstance(rep, representations.Quantized)
+        assert (rep.bits, rep.group) == (3, 4)
+        assert rep.scale.dtype == dtype
+        assert rep.codes.dtype == (np.int8 if symmetric else np.uint8)
+        low, high = (-3, 3) if symmetric else (0, 7)
+        assert low <= rep.codes.min() and rep.codes.max() <= high
+        assert (rep.zero_point is None) == symmetric
+
+
+def test_bits_follow_a_schedule():
+    schedule = schedules.linear(initial=8.0, final=2.0, begin=0, end=6)
+    t = T.quantize(bits=schedule)
+    params = kernels()
+    code, state = t.encode(params)
+    update, decode = jax.jit(t.update), jax.jit(t.decode)
+    # A rounded float: 8, 7, 6, ... 2, 2, 2.
+    for step in range(9):
+        state = update(code, state, T.Signals(code, jnp.int32(step), KEY))
+        bits = max(8 - step, 2)
+        assert {int(b) for b in state.values()} == {bits}
+        decoded = decode(code, state)
+        for name, leaf in params.items():
+            expected, _ = naive(leaf["kernel"], bits, True, "channel", 0)
+            got = decoded[name]["kernel"]
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert t.freeze(code, state)["2"]["kernel"].bits == 2
+    assert (update._cache_size(), decode._cache_size()) == (1, 1)
+
+
+def test_fixed_bits_are_not_moved():
+    t = T.quantize(bits=4)
+    code, state = t.encode(kernels())
+    assert t.update(code, state, T.Signals(code, jnp.int32(3), KEY)) is state
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 1}, "quantize: bits is a whole number from 2 to 8, got 1"),
+        ({"bits": 16}, "quantize: bits is a whole number from 2 to 8, got 16"),
+        ({"bits": 4.5}, "quantize: bits is a whole number from 2 to 8, got 4.5"),
+        (
+            {"bits": 4, "granularity": "chanel"},
+            "unknown granularity 'chanel'; did you mean 'channel'?",
+        ),
+        ({"bits": 4, "group": 8}, "got group=8 and granularity='channel'"),
+        ({"bits": 4, "granularity": "group"}, "got group=0 and granularity='group'"),
+        (
+            {"bits": 4, "granularity": "group", "group": -2},
+            "got group=-2 and granularity='group'",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_encoded(settings, message):
+    with pytest.raises(errors.UserError) as e:
+        T.quantize(**settings)
+    assert message in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_group_that_does_not_divide_names_the_leaf():
+    t = T.quantize(bits=4, granularity="group", group=5)
+    params = {
+        "fine": {"kernel": jnp.ones((10, 2))},
+        "not": {"kernel": jnp.ones((12, 2))},
+    }
+    for mistake in (t.encode, jax.eval_shape):
+        with pytest.raises(errors.UserError) as e:
+            mistake(params) if mistake is t.encode else mistake(t.encode, params)
+        assert str(e.value) == (
+            "quantize: groups of 5 do not divide the 12 inputs of not/kernel "
+            "with shape (12, 2)"
+        )
+
+
+def test_pattern_without_a_match():
+    with pytest.raises(errors.UserError, match="rule 'bias' matches nothing"):
+        T.quantize(bits=4, pattern="bias").encode(kernels())
+
+
+def test_bits_that_no_code_can_hold_are_found_when_freezing():
+    # Traced bits cannot be checked before they have a value.
+    @jax.jit
+    def encode(params, bits):
+        return T.quantize(bits=bits).encode(params)
+
+    code, state = encode(kernels(), 12)
+    with pytest.raises(errors.UserError, match="quantize: 2/kernel: .* to 8, got 12"):
+        T.quantize(bits=4).freeze(code, state)
