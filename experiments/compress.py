@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments import check, packing, recipe, workdir
-from lib import errors, models
+from lib import errors, files, models
 from lib.data import dataset, pipeline, splits
 from lib.deploy import measure
-from lib.report import files, layers, metrics, progress, results, table
+from lib.report import layers, metrics, progress, results, table
 from lib.train import checkpoint, evaluate, interrupt, loop, parallel, step
 
 ROOT = pathlib.Path(__file__).parents[1]

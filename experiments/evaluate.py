@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from experiments import packing, recipe
-from lib import errors, models, program, representations, tree
+from lib import errors, files, models, program, representations, tree
 from lib.data import dataset, pipeline
 from lib.deploy import measure
-from lib.report import files, progress
+from lib.report import progress
 from lib.train import evaluate, step
 
 

@@ -3,9 +3,7 @@
 import pathlib
 from typing import Any
 
-from lib import errors, tree
-from lib.report import files
-
+from lib import errors, files, tree
 
 CONFIG = "config.json"
 

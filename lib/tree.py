@@ -9,6 +9,10 @@ from typing import Any
 
 from lib import errors
 
+# Linen's matmul and convolution kernels, and what techniques put below them; no bias,
+# norm or embedding.
+KERNELS = r"(^|/)kernel(/|$)"
+
 Tree = Any  # a nested dict of leaves
 Flat = dict[str, Any]  # path -> leaf or subtree
 

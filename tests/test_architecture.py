@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("lib", "experiments", "configs", "run", "tests")
 
-GROUND = {"errors", "tree", "numerics", "representations", "schedules"}
+GROUND = {"errors", "files", "tree", "numerics", "representations", "schedules"}
 ALGEBRAS = {"transforms", "program", "objectives", "data"}
 
 # Room of lib -> the rooms it may import, besides the ground floor and itself.

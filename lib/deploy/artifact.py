@@ -5,10 +5,8 @@ in it, a checksum for each part, and equal arrays once only. Equal trees give eq
 bytes: keys are sorted, and nothing depends on the time or place of writing.
 """
 
-import contextlib
 import json
 import os
-import pathlib
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lib import errors, representations
+from lib import errors, files, representations
 from lib.deploy import packing, reader
 
 Path = str | os.PathLike[str]
@@ -149,7 +147,7 @@ def save(path: Path, frozen: Frozen, metadata: Mapping[str, Any] | None = None) 
     """Writes `frozen` to the file at `path`, whole or not at all.
 
     Args:
-      path: its directory exists; a file of that name is replaced in one step.
+      path: missing directories are made; a file of that name is replaced in one step.
       frozen: nested dict of representations; arrays count as `Dense`. What a mask
         removes is not stored and comes back as 0.
       metadata: nested dict of what JSON holds (tuples come back as lists).
@@ -165,33 +163,7 @@ def save(path: Path, frozen: Frozen, metadata: Mapping[str, Any] | None = None) 
     content = pack(frozen, metadata)
     # The reader's checks are the only ones: what it would refuse is not written.
     reader.parse(content, f"cannot pack {os.fspath(path)}")
-    try:
-        _write(pathlib.Path(path), content)
-    except OSError as e:
-        raise errors.UserError(
-            f"cannot write artifact {os.fspath(path)}: {e.strerror or e}"
-        ) from e
-    return len(content)
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The new name is to outlive a power cut too; not every file system can do that.
-    with contextlib.suppress(OSError):
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    return files.write_bytes(path, content)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,8 +16,7 @@ from lib.objectives import checks
 Term = Callable[..., jax.Array]  # (outputs, batch, params, teacher) -> scalar
 Rules = str | tuple[str, ...]
 
-# Kernels of dense layers and convolutions: no bias, norm or embedding.
-KERNELS = r"(^|/)kernel(/|$)"
+KERNELS = tree.KERNELS
 
 
 def _absolute(w: jax.Array) -> jax.Array:

@@ -6,16 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lib.report import (
-    files,
-    formats,
-    layer_plots,
-    plots,
-    results,
-    sections,
-    style,
-    verdict,
-)
+from lib import files
+from lib.report import formats, layer_plots, plots, results, sections, style, verdict
 
 NAME = results.PAGE
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib import errors
-from lib.report import files
+from lib import errors, files
 
 NAME = "metrics.jsonl"
 EVENTS = "events"

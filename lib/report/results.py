@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib import errors
-from lib.report import files
+from lib import errors, files
 
 NAME = "result.json"
 PAGE = "report.html"

@@ -13,7 +13,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.report import files
+from lib import files
 
 INK = "#1d2530"
 MUTED = "#697586"

@@ -17,8 +17,7 @@ Code = Any  # a nested dict of float arrays, what the optimiser trains
 State = Any  # arrays only: it passes through jit, vmap and a checkpoint
 Frozen = Any  # a nested dict of representations; arrays count as Dense
 
-# Linen's matmul and convolution kernels, and the factors below them.
-KERNELS = r"(^|/)kernel(/|$)"
+KERNELS = tree.KERNELS
 
 
 class Signals(NamedTuple):

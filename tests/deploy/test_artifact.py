@@ -405,14 +405,14 @@ def test_broken_representations_are_not_written(tmp_path, rep, what):
 
 def test_save_into_what_is_no_directory(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "absent" / "a", tmp_path / "file" / "a", "/proc/a"):
-        with pytest.raises(errors.UserError, match=f"cannot write artifact {path}: "):
+    for path in (tmp_path / "file" / "a", "/proc/a"):
+        with pytest.raises(errors.UserError, match=f"cannot write {path}: "):
             artifact.save(path, mlp([4, 3]))
 
 
 def test_save_over_a_directory_leaves_it(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(errors.UserError, match="cannot write artifact"):
+    with pytest.raises(errors.UserError, match="cannot write"):
         artifact.save(tmp_path / "a", mlp([4, 3]))
     assert os.listdir(tmp_path) == ["a"]
 
@@ -437,7 +437,7 @@ def test_save_without_space_keeps_the_old_file(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
-        with pytest.raises(errors.UserError, match="cannot write artifact .*large"):
+        with pytest.raises(errors.UserError, match="cannot write .*large"):
             artifact.save(path, mlp([64, 30]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -166,7 +166,7 @@ def test_laws(data):
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=50)
 @hypothesis.given(st.data())
 def test_laws_at_length(data):
     params = data.draw(trees())
@@ -199,7 +199,7 @@ def test_what_was_decoded_is_found_again(
     same_bytes(keep.decode(*keep.encode(once)), once)
 
 
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(trees(), st.sampled_from(sorted(DISTRIBUTIONS)))
 def test_no_strength_is_the_identity(params, distribution):
     t = T.prune(sparsity=0.0, distribution=distribution)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import errors
-from lib.report import files
+from lib import errors, files
 
 VALUES = st.recursive(
     st.none()
