@@ -58,8 +58,13 @@ def write(
     layers: Layers,
     coverage: Coverage,
 ) -> Path:
-    """Writes `report.html` of `render` into the workdir; returns its path."""
+    """Writes `report.html` and its size-against-accuracy plot as `pareto.svg`.
+
+    Returns:
+      the path of the page.
+    """
     path = Path(workdir) / NAME
+    style.save(plots.size_accuracy(_points(result)), path.with_name("pareto.svg"))
     files.write_text(path, render(result, curves, layers, coverage))
     return path
 
@@ -96,8 +101,8 @@ def _figure(svg: str, *, narrow: bool = False) -> str:
     return f"<figure{kind}>{svg}</figure>\n"
 
 
-def _sizes(result: Mapping[str, Any]) -> str:
-    points = [
+def _points(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
         {
             "name": row.name,
             "file_bytes": row.file_bytes,
@@ -107,6 +112,10 @@ def _sizes(result: Mapping[str, Any]) -> str:
         for row in results.rows(result)
         if row.accuracy is not None
     ]
+
+
+def _sizes(result: Mapping[str, Any]) -> str:
+    points = _points(result)
     svg = style.inline(
         plots.size_accuracy(points),
         "sizes",
