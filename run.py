@@ -82,6 +82,9 @@ def guarded(argv):
             main(argv)
     except errors.UserError as e:
         fail(e)
+    except errors.RunError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)
     except interrupt.Interrupted as e:
         print(f"stopped: {e.message}", file=sys.stderr)
         raise

@@ -36,8 +36,9 @@ def stage(**changes):
             use="last",  # or "best": the checkpoint that validates best
         )
     )
-    config.lock()
-    config.update(changes)
+    config.lock()  # a misspelt key raises
+    for key, value in changes.items():
+        config[key] = value
     return config
 
 

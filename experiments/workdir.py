@@ -47,3 +47,13 @@ def differences(old: Any, new: Any) -> list[str]:
         for key in sorted({*was, *now})
         if was.get(key, absent) != now.get(key, absent)
     ]
+
+
+def artifact_path(at: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns where a stage's artifact lies."""
+    return at / "artifacts" / f"{name}.pare"
+
+
+def record_path(at: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the file that tells that a stage is finished."""
+    return at / "stages" / f"{name}.json"

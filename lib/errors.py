@@ -15,6 +15,13 @@ class UserError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on, by no mistake of its config; one line that says why.
+
+    `run.py` prints it without a traceback and exits with code 1.
+    """
+
+
 def nearest(name: str, valid: Collection[str], count: int = 3) -> list[str]:
     """Returns up to `count` names of `valid`, the most similar to `name` first."""
     return difflib.get_close_matches(name, list(valid), n=count, cutoff=0.4)

@@ -155,7 +155,7 @@ def prune(
 
         def follow(masks):
             counts = spread(sparsity(signals.step), shapes)
-            removed = [jnp.sum(~m, dtype=jnp.int32) for m in masks.values()]
+            removed = [selection.count(~m) for m in masks.values()]
             if len(counts) != len(removed):
                 removed = [sum(removed)]
             moved = jnp.any(jnp.stack(counts) != jnp.stack(removed))

@@ -146,27 +146,22 @@ def test_only_the_first_call_compiles(mode):
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_replicas_see_their_own_part_of_the_batch():
-    """Dropout differs between replicas; augmentation is that of the whole batch."""
+def test_replicas_drop_out_differently():
+    def apply(params, variables, images, *, train, key):
+        noise = jax.random.uniform(key, ())
+        return (images.reshape(len(images), -1) @ params["w"], {"n": noise}), variables
 
-    def advance(state, rows, fixed, axis):
-        job = jobs.make(seed=0)
-        recipe = job.recipe._replace(
-            network=step.Network(
-                lambda p, v, x, *, train, key: (
-                    (x.reshape(len(x), -1) @ p["kernel"], {"key": key}),
-                    v,
-                )
-            ),
-            objective=lambda outputs, batch, params, teacher: (
-                jnp.sum(outputs[0]),
-                {},
-            ),
-        )
-        found, _ = step.gradients(recipe, job.feed.take, state, rows, fixed, axis)
-        return state, found.metrics
+    def objective(outputs, batch, params, teacher):
+        noise = outputs[1]["n"]
+        return jnp.sum(outputs[0]), {"noise": noise, "square": noise**2}
 
-    del advance
+    job = jobs.make()
+    recipe = job.recipe._replace(network=step.Network(apply), objective=objective)
+    state = step.init(recipe, {"w": jnp.ones((36, 4))}, {}, {})
+    metrics, _ = runs("pmap", job._replace(recipe=recipe, state=state), 1, steps=3)
+    variance = metrics["square"] - metrics["noise"] ** 2  # over the replicas
+    assert (variance > 1e-3).all()
+    assert len(set(metrics["noise"].tolist())) == 3
 
 
 @pytest.mark.parametrize("size", [0, -8, 4, 12])

@@ -123,16 +123,12 @@ def test_techniques_are_the_loop_written_by_hand(names):
         "quantize": T.quantize(bits=4),
     }
     optimize = optax.sgd(0.05, momentum=0.9)
-    job = jobs.make(
-        transform=T.chain(*(made[n] for n in names)), optimize=optimize
-    )
+    job = jobs.make(transform=T.chain(*(made[n] for n in names)), optimize=optimize)
     layers = list(job.state.code)
     code = jax.tree.map(np.asarray, job.state.code)
     slots = optimize.init(code)
     masks = {k: np.ones(code[k]["kernel"].shape, bool) for k in layers}
-    grad = jax.jit(
-        jax.value_and_grad(lambda p, x, y: plain_loss(module, p, x, y))
-    )
+    grad = jax.jit(jax.value_and_grad(lambda p, x, y: plain_loss(module, p, x, y)))
 
     def rounded(code):
         if "quantize" not in names:

@@ -158,7 +158,7 @@ def check_laws(params, t):
         np.testing.assert_array_equal(grad, np.where(masks.get(path, True), g, 0))
 
 
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(st.data())
 def test_laws(data):
     params = data.draw(trees())
@@ -173,7 +173,7 @@ def test_laws_at_length(data):
     check_laws(params, data.draw(transforms(params)))
 
 
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(
     trees(dtypes=[jnp.float32], ties=False),
     st.floats(0, 1),

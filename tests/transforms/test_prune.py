@@ -137,7 +137,7 @@ def test_erk_literal():
     ),
     st.floats(0, 1),
 )
-def test_erk_is_the_paper_s_loop(shapes, sparsity):
+def test_erk_is_the_loop_of_the_paper(shapes, sparsity):
     counts = jax.jit(lambda s: erk(s, [tuple(x) for x in shapes]))(sparsity)
     keep = erk_oracle(float(np.float32(sparsity)), shapes)
     for n, density, shape in zip(counts, keep, shapes, strict=True):
