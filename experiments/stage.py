@@ -47,13 +47,18 @@ def train(
         )
     state = jax.jit(lambda p, v, r: step.init(made, p, v, r))(params, variables, ranges)
     example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
+    convolves = loop.has_convolution(network, params, variables, ranges, example)
     pace = loop.pace(
         steps=settings.steps,
         log=config.log_every,
         save=config.save_every,
         call=config.steps_per_call,
-        convolves=loop.has_convolution(network, params, variables, ranges, example),
+        convolves=convolves,
     )
+    if convolves and pace.call == 1 and not config.steps_per_call:
+        progress.say(
+            f"{stage.name}: one step a call, as XLA's CPU convolutions are slow in a scan"
+        )
     feed = pipeline.feed(
         data.train,
         batch_size=settings.batch_size,
