@@ -57,7 +57,8 @@ def train(
     )
     if convolves and pace.call == 1 and not config.steps_per_call:
         progress.say(
-            f"{stage.name}: one step a call, as XLA's CPU convolutions are slow in a scan"
+            f"{stage.name}: one step a call, "
+            "as XLA's CPU convolutions are slow inside a scan"
         )
     feed = pipeline.feed(
         data.train,

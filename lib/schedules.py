@@ -1,7 +1,8 @@
 """Schedules: step -> value. Wherever a strength is a number, a schedule may stand.
 
 All are pure, jit-able functions of an int32 step that return float32; begin and end
-are steps. Values may be traced, so that one compiled run serves many settings.
+are steps, and a `UserError` says so when they stand the wrong way round. Values may
+be traced, so that one compiled run serves many settings.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ Strength = float | jax.Array | Schedule
 
 def _progress(step: jax.Array, begin: int, end: int) -> jax.Array:
     """Returns the share of `[begin, end]` that lies behind `step`, in [0, 1]."""
+    if begin > end:
+        raise errors.UserError(f"a schedule begins at {begin}, after its end at {end}")
     length = max(end - begin, 1)
     return jnp.clip((jnp.asarray(step) - begin) / length, 0.0, 1.0).astype(jnp.float32)
 

@@ -62,8 +62,8 @@ def quantize(
 
     Raises:
       UserError: bits outside 2..8, an unknown granularity, a group without
-        granularity "group"; at `encode`, a pattern that matches nothing or a leaf
-        that groups do not divide.
+        granularity "group"; at `encode`, a pattern that matches nothing, a leaf that
+        groups do not divide, or a float16 leaf.
     """
     if granularity not in GRANULARITIES:
         raise errors.UserError(
@@ -88,6 +88,10 @@ def quantize(
                 raise errors.UserError(
                     f"quantize: groups of {group} do not divide the {contraction} "
                     f"inputs of {path} with shape {tuple(w.shape)}"
+                )
+            if w.dtype == jnp.float16:  # whose smallest scales underflow to zero
+                raise errors.UserError(
+                    f"quantize: {path} is float16; expected float32 or bfloat16"
                 )
         return weights, {path: whole_bits(0) for path in weights}
 

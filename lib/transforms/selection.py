@@ -97,7 +97,7 @@ def _cut(counted: Callable, between: Callable, removed: jax.Array, ends: Ends):
 
 
 def _sampled(keys: Sequence[jax.Array], counted: Callable, removed: jax.Array) -> Ends:
-    """Returns ends around the key that `removed` keys do not pass, close if possible."""
+    """Returns ends around the key that `removed` keys do not pass, close if it can."""
     size = sum(k.size for k in keys)
     step = max(1, size // _SAMPLE)
     sample = jnp.sort(jnp.concatenate([k.reshape(-1)[::step] for k in keys]))

@@ -1,4 +1,4 @@
-"""The step against loops written by hand: what reaches the optimiser, and what moves."""
+"""The step against loops written by hand: what reaches the optimiser, what moves."""
 
 import jax
 import jax.numpy as jnp

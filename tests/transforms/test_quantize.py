@@ -239,3 +239,9 @@ def test_bits_that_no_code_can_hold_are_found_when_freezing():
     code, state = encode(kernels(), 12)
     with pytest.raises(errors.UserError, match="quantize: 2/kernel: .* to 8, got 12"):
         T.quantize(bits=4).freeze(code, state)
+
+
+def test_float16_is_refused_because_its_scales_underflow():
+    params = {"layer": {"kernel": jnp.full((4, 2), 1e-3, jnp.float16)}}
+    with pytest.raises(errors.UserError, match="layer/kernel is float16"):
+        T.quantize(bits=8).encode(params)

@@ -97,12 +97,34 @@ def test_bfloat16_scores_tie_as_they_are_stored():
     np.testing.assert_array_equal(mask, [True, False, False, True])
 
 
-def test_large_leaf_is_exact():
-    score = np.abs(np.random.default_rng(0).standard_cauchy(200_000)).astype(np.float32)
-    for k in (1, 100_000, 180_000, 199_999):
+LARGE = 100_000
+STRIDES = (47, 48, 49)  # a sample of about 2048 may see only these
+
+
+def large(kind):
+    score = np.abs(np.random.default_rng(0).standard_cauchy(LARGE))
+    match kind:
+        case "few":
+            score = np.round(np.minimum(score, 4))
+        case "equal":
+            score = np.ones(LARGE)
+        case "low" | "high":
+            for stride in STRIDES:
+                score[::stride] = {"low": 0.0, "high": 1e9}[kind]
+        case "sorted":
+            score = np.sort(score)
+    return score.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["cauchy", "few", "equal", "low", "high", "sorted"])
+def test_large_leaves_whatever_a_sample_of_them_says(kind):
+    score = large(kind)
+    worst_first = np.lexsort((-np.arange(LARGE), score))
+    for k in (0, 1, 2000, 50_000, 90_000, LARGE - 1, LARGE):
+        expected = np.ones(LARGE, bool)
+        expected[worst_first[:k]] = False
         (mask,) = JITTED([score], k)
-        assert int((~mask).sum()) == k
-        assert score[~mask].max() <= score[mask].min()
+        np.testing.assert_array_equal(mask, expected)
 
 
 @hypothesis.given(st.tuples(*[st.floats(width=32, allow_nan=False)] * 6))
