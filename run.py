@@ -12,6 +12,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import command_line
 from lib import errors
 from lib.train import interrupt
 
@@ -49,10 +50,9 @@ def usage():
     lines = [__doc__, "experiments:"]
     lines += [f"  {name:<12}{what}" for name, what in EXPERIMENTS.items()]
     lines.append("\nconfigs:")
-    for path in sorted((ROOT / "configs").rglob("*.py")):
-        if path.name != "common.py":
-            first = path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
-            lines.append(f"  {path.relative_to(ROOT)}: {first}")
+    for path in command_line.configs():
+        first = path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
+        lines.append(f"  {path.relative_to(ROOT)}: {first}")
     lines.append("\nflags:\n  --config=FILE.py[:variant]\n  --workdir=DIR")
     lines.append("  --config.KEY=VALUE overrides a setting; --helpfull lists all flags")
     return "\n".join(lines)
@@ -61,17 +61,15 @@ def usage():
 def parse(argv):
     """Parses flags and config; a mistake in them is one line and exit code 2."""
     try:
+        command_line.check_config(argv)
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
-        fail(e)
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as e:
+        fail(command_line.explain(argv, e))
 
 
 def fail(error):
     """Prints one line and exits with code 2: the user can mend it."""
-    # A KeyError shows its message as `repr` does.
-    text = error.args[0] if isinstance(error, KeyError) else error
-    text = " ".join(str(text).split())
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -149,5 +149,6 @@ def variant(arg, config, **variants):
         return config
     if arg not in variants:
         names = ", ".join(sorted(variants))
-        raise ValueError(f"unknown variant {arg!r} of the config; valid: {names}")
+        # Not a ValueError: ml_collections would put its traceback into the message.
+        raise LookupError(f"unknown variant {arg!r} of the config; valid: {names}")
     return variants[arg](config)

@@ -6,9 +6,10 @@
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(arg=""):
-    del arg
     config = ConfigDict(
         dict(
             experiment="evaluate",
@@ -18,4 +19,10 @@ def get_config(arg=""):
         )
     )
     config.lock()
+    return common.variant(arg, config, smoke=smoke)
+
+
+def smoke(config):
+    config.latency.repeats = 5
+    config.latency.warmup = 1
     return config

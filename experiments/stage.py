@@ -30,7 +30,13 @@ def train(
         params, variables = start.params, start.variables
     else:
         key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
-        params, variables = models.init(stage.module, key, data.shape)
+        # Barely optimised: it runs once, and compiling is what takes time.
+        fresh = jax.jit(
+            models.init,
+            static_argnums=(0, 2),
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
+        params, variables = fresh(stage.module, key, data.shape)
     teacher, taught = None, None
     if settings.teacher:
         teacher, taught = network_of(

@@ -11,7 +11,7 @@ import hypothesis  # noqa: E402  XLA reads its flags when JAX is first imported
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# New examples at a developer's desk; the same ones each time where a merge depends on it.
+# New examples at a developer's desk; the same each time where a merge depends on it.
 hypothesis.settings.register_profile(
     "pare", max_examples=25, deadline=None, derandomize="CI" in os.environ
 )

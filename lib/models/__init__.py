@@ -5,6 +5,7 @@ and a flat dict of named intermediate arrays. None knows of compression.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,24 +95,16 @@ def init(
             f"each at least 1, got {shape}"
         )
 
-    traced = isinstance(key, jax.core.Tracer)
-    variables = dict((_fresh if traced else _compiled)(module, shape, key))
+    variables = dict(_fresh(module, shape, key))
     params = variables.pop("params")
     return params, variables
 
 
+# Jitted, so that the forward pass, which Linen's init goes through, is not computed.
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _fresh(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> tree.Tree:
     images = jnp.zeros((1, *shape), jnp.float32)
     return module.init({"params": key}, images, train=False)
-
-
-# Jitted, so that the forward pass, which Linen's init goes through, is not computed;
-# barely optimised, because it runs once and compiling is what takes time.
-_compiled = jax.jit(
-    _fresh,
-    static_argnums=(0, 1),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
 
 
 def make_apply(module: nn.Module) -> Apply:

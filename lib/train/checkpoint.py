@@ -102,6 +102,7 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=_Keep(self._accuracies),
                     enable_async_checkpointing=True,
+                    cleanup_tmp_directories=True,  # of a save that was killed
                 ),
             )
         for step in self._manager.all_steps():

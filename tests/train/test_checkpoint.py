@@ -238,7 +238,7 @@ def test_what_is_saved_is_the_state_at_the_call(make):
     jobs.same(make().restore(wanted).state, wanted)
 
 
-def test_leftovers_of_a_killed_save_are_ignored(saved, tmp_path):
+def test_leftovers_of_a_killed_save_are_removed(saved, tmp_path):
     """Orbax writes beside, and renames when all is there."""
     folder, said = tmp_path / "run", []
     shutil.copytree(saved, folder)
@@ -246,6 +246,7 @@ def test_leftovers_of_a_killed_save_are_ignored(saved, tmp_path):
     shutil.copytree(folder / "2" / "label", left / "label")
     (left / "state.orbax-checkpoint-tmp" / "d").mkdir(parents=True)
     one = checkpoint.Checkpoints(folder, said.append)
+    assert not left.exists()
     jobs.same(one.restore(tree()).state, tree(2))
     one.save(3, tree(3), {})
     jobs.same(one.restore(tree()).state, tree(3))
