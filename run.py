@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parent
 
 EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
+    "benchmark": "time the training step against a hand-written loop and against peers",
     "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
 }
 
@@ -35,11 +36,16 @@ def main(argv):
         if value is None:
             raise errors.UserError(f"--{name} is missing; see python run.py --help")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much
+        # Orbax and TFDS tell much; what goes wrong there is raised as well.
+        logging.set_verbosity(logging.FATAL)
     # Only now: --help must not wait for JAX.
-    from experiments import compress, evaluate
+    from experiments import benchmark, compress, evaluate
 
-    run = {"compress": compress.run, "evaluate": evaluate.run}
+    run = {
+        "benchmark": benchmark.run,
+        "compress": compress.run,
+        "evaluate": evaluate.run,
+    }
     errors.lookup(run, _CONFIG.value.experiment, "experiment")(
         _CONFIG.value, _WORKDIR.value
     )

@@ -43,17 +43,23 @@ def settings(config: Any) -> None:
         known = [k for k, v in config.items() if hasattr(v, "objective")]
         if name not in known:
             raise errors.UserError(
-                f"stage {name!r} has no settings; {errors.hint(name, known)}"
+                f"stage {name!r} has no settings; {errors.hint(str(name), known)}"
             )
-    for key, least in (
-        ("log_every", 1),
-        ("save_every", 1),
-        ("steps_per_call", 0),
-        ("eval_batch_size", 1),
-        ("seed", 0),
+    for key, value, least in (
+        ("log_every", config.log_every, 1),
+        ("save_every", config.save_every, 1),
+        ("steps_per_call", config.steps_per_call, 0),
+        ("eval_batch_size", config.eval_batch_size, 1),
+        ("seed", config.seed, 0),
+        ("fake_quantize.batches", config.fake_quantize.batches, 1),
+        ("latency.batch_size", config.latency.batch_size, 1),
+        ("latency.repeats", config.latency.repeats, 1),
+        ("latency.warmup", config.latency.warmup, 0),
     ):
-        if config[key] < least:
-            raise errors.UserError(f"{key} is at least {least}, got {config[key]}")
+        if value < least:
+            raise errors.UserError(f"{key} is at least {least}, got {value}")
+    if config.seed >= 2**31:
+        raise errors.UserError(f"seed is below 2**31, got {config.seed}")
     for index, name in enumerate(config.stages):
         _stage(config, index, name)
 

@@ -24,6 +24,8 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     if not config.paths:
         raise errors.UserError("evaluate: config.paths is empty; name an artifact")
     packed = {path: packing.load(path) for path in config.paths}
+    # First of all, so that nothing is measured for a folder that cannot be written.
+    files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     load = functools.cache(lambda key: recipe.load_data(dict(key)))
     found = {}
     for path, one in packed.items():

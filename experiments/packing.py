@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lib import representations, tree
+from lib import errors, representations, tree
 from lib.data import normalise
 from lib.deploy import artifact
 from lib.train import step
+
+# What the label of an artifact tells: enough to build and feed its model.
+LABEL = ("model", "classes", "shape", "data", "normalisation", "rules")
 
 
 class Packed(NamedTuple):
@@ -20,7 +23,7 @@ class Packed(NamedTuple):
       variables: the model's other collections.
       ranges: of activations, `{site: {side: (smallest, largest)}}`.
       frozen: the params as representations.
-      about: the label: "model", "data", "shape", "classes", "normalisation", "rules".
+      about: the label, with the keys of `LABEL`.
     """
 
     params: Any
@@ -52,8 +55,17 @@ def save(
 
 
 def load(path: str | pathlib.Path) -> Packed:
-    """Reads an artifact back; raises a `UserError` if it is missing or damaged."""
+    """Reads an artifact back.
+
+    Raises:
+      UserError: it is missing, damaged, or was not written by a run.
+    """
     whole, about = artifact.load(path), artifact.metadata(path)
+    lacks = [key for key in LABEL if key not in about]
+    if lacks:
+        raise errors.UserError(
+            f"artifact {path} is not of a run: its label lacks {', '.join(lacks)}"
+        )
     ranges: dict[str, dict[str, Any]] = {}
     for name, bounds in tree.flatten(whole.get("ranges", {})).items():
         site, _, side = name.rpartition("/")

@@ -145,10 +145,6 @@ def calibrate(
 ) -> program.Ranges:
     """Returns the ranges of the network's activations over training batches."""
     settings = config.fake_quantize
-    if settings.batches < 1:
-        raise errors.UserError(
-            f"fake_quantize.batches is at least 1, got {settings.batches}"
-        )
     feed = pipeline.feed(
         data.train,
         batch_size=batch_size,

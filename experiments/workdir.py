@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from lib import errors, files, tree
+from lib import errors, files
 
 CONFIG = "config.json"
 
@@ -26,27 +26,40 @@ def find(workdir: str | pathlib.Path, config: Any) -> pathlib.Path:
     return path
 
 
-def claim(path: pathlib.Path, config: Any) -> None:
-    """Makes a folder that `find` returned this config's.
+def claim(workdir: str | pathlib.Path, config: Any) -> pathlib.Path:
+    """Makes the folder this config's, or goes on with it; returns its path.
 
     Only a config that was found to be sound may claim a folder: the user is going to
     mend any other and start again.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or belongs to another config.
     """
-    files.write_json(path / CONFIG, config.to_dict())
+    path = find(workdir, config)
+    if not (path / CONFIG).exists():
+        files.write_json(path / CONFIG, config.to_dict())
+    return path
 
 
 def differences(old: Any, new: Any) -> list[str]:
     """Returns "key: old -> new" for each setting that differs."""
     absent = "(none)"
-    was, now = tree.flatten(old), tree.flatten(new)
+    was, now = _flat(old), _flat(new)
     return [
-        f"{key.replace('/', '.')}: {was.get(key, absent)} -> {now.get(key, absent)}"
+        f"{key}: {was.get(key, absent)} -> {now.get(key, absent)}"
         for key in sorted({*was, *now})
         if was.get(key, absent) != now.get(key, absent)
     ]
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {"prune.sparsity": value}; takes whatever a damaged file may hold."""
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return flat
 
 
 def artifact_path(at: pathlib.Path, name: str) -> pathlib.Path:

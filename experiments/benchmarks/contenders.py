@@ -28,8 +28,9 @@ class Job(NamedTuple):
       params: its weights before the first step.
       variables: its other collections.
       data: `{"image": uint8 [N, H, W, C], "label": int32 [N]}` on the device.
-      settings: the config: learning_rate, weight_decay, prune, quantize, seed.
+      settings: the config.
       steps: of the whole measurement.
+      convolves: whether the model has a convolution.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     data: dict[str, jax.Array]
     settings: Any
     steps: int
+    convolves: bool
 
 
 class Contender(NamedTuple):
@@ -84,12 +86,9 @@ def hand_written(job: Job) -> Contender:
 def _ours(job: Job, transform: T.Transform, rules: tuple = ()) -> Contender:
     """Returns Pare's step over Pare's mesh, with the settings of the yardstick."""
     settings = job.settings
-    prepare = pipeline.preparation(
-        normalise.Normalisation(
-            *([x] * job.data["image"].shape[-1] for x in (MEAN, STD))
-        ),
-        None,
-    )
+    channels = job.data["image"].shape[-1]
+    pixels = normalise.Normalisation((MEAN,) * channels, (STD,) * channels)
+    prepare = pipeline.preparation(pixels, None)
     network = step.Network(models.make_apply(job.module), rules)
     ranges = {}
     if rules:
@@ -111,16 +110,15 @@ def _ours(job: Job, transform: T.Transform, rules: tuple = ()) -> Contender:
         ),
         prepare=prepare,
     )
-    runner = parallel.jit(functools.partial(step.advance, recipe, _take))
+    runner = parallel.jit(
+        functools.partial(step.advance, recipe, pipeline.OnDevice.take)
+    )
     fixed = step.Fixed(jnp.asarray(settings.seed, jnp.int32), job.data, None)
     fixed = runner.put(fixed)
     return Contender(
         lambda state, index: runner.run(state, {"index": index}, fixed),
         runner.put(step.init(recipe, job.params, job.variables, ranges)),
     )
-
-
-_take = pipeline.OnDevice.take
 
 
 def _calibrate(job: Job, network: step.Network, prepare: Callable) -> program.Ranges:
@@ -155,13 +153,23 @@ def quantized(job: Job) -> Contender:
     return _ours(job, T.chain(T.quantize(bits=8)), ACTIVATIONS)
 
 
-def _peer(make: Callable[[nn.Module], plain.Apply], package: str):
-    def contender(job: Job) -> Contender:
-        if importlib.util.find_spec(package) is None:
-            raise Absent("not installed")
-        return _by_hand(job, make(job.module))
+def qwix(job: Job) -> Contender:
+    """Returns qwix in the hand-written loop."""
+    _need("qwix")
+    return _by_hand(job, peers.qwix(job.module))
 
-    return contender
+
+def aqt(job: Job) -> Contender:
+    """Returns AQT in the hand-written loop."""
+    _need("aqt")
+    if job.convolves:
+        raise Absent("no convolution")
+    return _by_hand(job, peers.aqt(job.module))
+
+
+def _need(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise Absent("not installed")
 
 
 CONTENDERS: dict[str, Callable[[Job], Contender]] = {
@@ -169,6 +177,6 @@ CONTENDERS: dict[str, Callable[[Job], Contender]] = {
     "dense": dense,
     "prune": pruned,
     "quantize": quantized,
-    "qwix": _peer(peers.qwix, "qwix"),
-    "aqt": _peer(peers.aqt, "aqt"),
+    "qwix": qwix,
+    "aqt": aqt,
 }

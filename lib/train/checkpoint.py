@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -227,7 +229,9 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as e:
-            why = getattr(e, "strerror", None) or " ".join(str(e).split())[:200]
+            code = re.search(r"os_error_code='(\d+)'", str(e))  # TensorStore's
+            why = os.strerror(int(code[1])) if code else getattr(e, "strerror", None)
+            why = why or " ".join(str(e).split())[:200]
             raise errors.UserError(
                 f"cannot write checkpoints to {self.directory}: {why}; "
                 "expected a folder that is writable and has space"

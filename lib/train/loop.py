@@ -15,7 +15,7 @@ from lib.train import checkpoint, interrupt, parallel, step
 Log = Callable[[int, dict[str, float]], None]  # (steps taken, metrics)
 
 
-class NotFinite(errors.UserError):
+class NotFinite(errors.RunError):
     """Training met NaN or infinity; the message says where."""
 
 

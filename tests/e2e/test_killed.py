@@ -94,16 +94,6 @@ def test_asked_to_stop_again_and_again(undisturbed, tmp_path):
     check_finished(workdir, undisturbed)
 
 
-def test_killed_once(undisturbed, tmp_path):
-    """In the middle of a stage; the run goes on from its newest checkpoint."""
-    workdir = tmp_path / "run"
-    runs.interrupt(runs.tiny(workdir), MOMENTS["in the second stage"](workdir))
-    done = runs.succeed(runs.tiny(workdir))
-    assert "student: 60 steps" not in done.stdout
-    assert "pruned: going on after step " in done.stdout
-    check_finished(workdir, undisturbed)
-
-
 def test_a_damaged_checkpoint_is_told_and_trained_again(undisturbed, tmp_path):
     workdir = tmp_path / "run"
     runs.interrupt(

@@ -246,9 +246,10 @@ def test_leftovers_of_a_killed_save_are_removed(saved, tmp_path):
     shutil.copytree(folder / "2" / "label", left / "label")
     (left / "state.orbax-checkpoint-tmp" / "d").mkdir(parents=True)
     one = checkpoint.Checkpoints(folder, said.append)
-    assert not left.exists()
     jobs.same(one.restore(tree()).state, tree(2))
-    one.save(3, tree(3), {})
+    one.save(4, tree(3), {})
+    one.wait()
+    assert not left.exists()
     jobs.same(one.restore(tree()).state, tree(3))
     assert said == []
     one.close()

@@ -1,0 +1,127 @@
+"""What was measured, as `BENCHMARKS.md` and as text for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lib.report import formats
+
+COMMAND = "python run.py --config=configs/benchmarks/step.py --workdir=DIR"
+
+HEADS = (
+    "contender",
+    "ms/step",
+    "ratio",
+    "quartiles",
+    "CPU ratio",
+    "bound",
+)
+
+NAMES = {
+    "plain": "plain JAX loop",
+    "dense": "Pare, dense",
+    "prune": "Pare, prune",
+    "quantize": "Pare, quantize",
+    "qwix": "qwix",
+    "aqt": "AQT",
+}
+
+
+def cells(model: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the texts of one model's table, a list a contender."""
+    body = []
+    for row in model["rows"]:
+        name = NAMES[row["name"]]
+        if row["absent"]:
+            body.append([name, row["absent"], *[formats.MISSING] * 4])
+            continue
+        ratio = row["ratio"]
+        bound = row["bound"]
+        body.append(
+            [
+                name,
+                formats.milliseconds(row["ms"]["median"]),
+                f"{ratio['median']:.3f}",
+                f"{ratio['low']:.3f} to {ratio['high']:.3f}",
+                f"{row['cpu_ratio']['median']:.3f}",
+                f"{bound:.2f}" if bound else formats.MISSING,
+            ]
+        )
+    return body
+
+
+def about(model: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Returns one line on what was run."""
+    call = model["steps_per_call"]
+    how = "one step a call" if call == 1 else f"{call} steps a call (lax.scan)"
+    return (
+        f"{model['parameters']:,} parameters, batch {config['batch_size']}, {how}, "
+        f"{config['rounds']} rounds of {model['steps']} steps"
+    )
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """Returns all tables in plain text, columns aligned."""
+    lines = []
+    for model in result["models"]:
+        lines += ["", f"{model['title']}: {about(model, result['config'])}"]
+        table = [list(HEADS), *cells(model)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(HEADS))]
+        for row in table:
+            padded = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *padded]).rstrip())
+    return "\n".join(lines[1:]) + "\n"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Returns the page; every number in it comes from `result`."""
+    config, environment = result["config"], result["environment"]
+    load = environment["load"]
+    versions = ", ".join(
+        f"{name} {environment[name]}"
+        for name in ("python", "jax", "jaxlib", "flax", "optax", "qwix", "aqtp")
+        if environment[name]
+    )
+    lines = [
+        "# Step time",
+        "",
+        f"    {COMMAND}",
+        "",
+        "How long a training step takes, as a ratio to a loop written by hand in",
+        "plain JAX, Flax and optax (`experiments/benchmarks/plain.py`), in the same",
+        "process, on the same batches. `pip install -r requirements-bench.txt` puts",
+        "qwix and AQT beside it; both run in that same loop.",
+        "",
+        f"- Measured: {environment['date']}, {environment['cpu']}, "
+        f"{environment['cores']} cores, device {environment['device']}, "
+        f"{environment['platform']}.",
+        f"- Versions: {versions}.",
+        f"- Load average of the machine before and after: {load[0]:.1f} and "
+        f"{load[1]:.1f}; this benchmark alone makes about {environment['cores']}.",
+        "",
+        "Each round gives every contender the same number of steps, in an order that",
+        "rotates. `ratio` is the median over the rounds of the contender's time over",
+        "the plain loop's time in the same round, by the wall clock: what disturbs a",
+        "machine comes in bursts, so neighbours in time are compared, and the median",
+        "leaves out the rounds that a burst hit on one side only. `quartiles` are of",
+        "the same ratios, `CPU ratio` is the same median over the CPU time of the",
+        "process. `ms/step` is a median too.",
+        "",
+        f"Every contender trains with AdamW at {config['learning_rate']:g} and weight",
+        f"decay {config['weight_decay']:g} on kernels, on random images that lie on",
+        "the device, gathered by index inside the step, and returns loss and",
+        f"accuracy. `prune`: cubic schedule towards {config['sparsity']:.0%},",
+        f"magnitudes layer by layer, masks updated every {config['every']} steps and",
+        "moving in every round. `quantize`: 8-bit weights, per channel, and 8-bit",
+        "activations on calibrated ranges, at every contraction. qwix: int8 weights",
+        "and activations, all contractions. AQT: the same in dense layers; the two",
+        "matmuls of attention itself stay in float, and it has no convolution. A",
+        "program with a convolution runs one step a call, because XLA's CPU",
+        "convolutions are several times slower inside a scan; the others as many as",
+        "Pare's own loop takes.",
+    ]
+    for model in result["models"]:
+        lines += ["", f"## {model['title']}", "", f"{about(model, config)}.", ""]
+        lines.append("| " + " | ".join(HEADS) + " |")
+        lines.append("| --- |" + " ---: |" * (len(HEADS) - 1))
+        lines += ["| " + " | ".join(row) + " |" for row in cells(model)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""The base of every config: locked, in plain JSON, each key known to the code."""
+
+import importlib.util
+import inspect
+import json
+
+import pytest
+
+from configs import common
+from lib import files, objectives
+from lib import transforms as T
+from lib.data import augment
+from tests.configs.test_smoke import CONFIGS
+from tests.e2e import runs
+
+
+def load(config, variant=""):
+    path = runs.ROOT / config
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+@pytest.mark.parametrize("variant", ["", "smoke"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_is_locked_and_plain(config, variant):
+    made = load(config, variant)
+    assert made.is_locked
+    plain = files.plain(made.to_dict())
+    assert json.loads(json.dumps(plain)) == plain
+    with pytest.raises(AttributeError, match="misspelt"):
+        made.misspelt = 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_smoke_changes_values_only(config):
+    """The same keys, so that what holds of the one is tested by the other."""
+    assert set(paths(load(config).to_dict())) == set(
+        paths(load(config, "smoke").to_dict())
+    )
+
+
+def paths(nested, prefix=""):
+    for key, value in nested.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from paths(value, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_an_unknown_variant_lists_the_valid_ones(config):
+    with pytest.raises(LookupError, match="unknown variant 'nonsense'.*valid: .*smoke"):
+        load(config, "nonsense")
+
+
+def test_a_misspelt_key_of_a_stage_is_refused():
+    with pytest.raises((AttributeError, KeyError), match="learning_rat"):
+        common.stage(learning_rat=1.0)
+
+
+def options(function, without=()):
+    return set(inspect.signature(function).parameters) - set(without)
+
+
+@pytest.mark.parametrize("name", T.TECHNIQUES)
+def test_the_settings_of_a_technique_are_its_arguments(name):
+    base = common.base()
+    scheduled = {"schedule", "initial", "begin", "end"} if name in ("prune",) else set()
+    assert set(base[name]) - scheduled == options(T.TECHNIQUES[name], without={"keep"})
+
+
+@pytest.mark.parametrize("name", objectives.TERMS)
+def test_the_settings_of_a_term_are_its_arguments(name):
+    assert set(common.base()[name]) == options(objectives.TERMS[name]) | {"weight"}
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_the_settings_of_an_augmentation_are_its_arguments(name):
+    assert set(common.base()[name]) == options(augment.AUGMENTATIONS[name])
+
+
+def test_strengths_are_settings_of_their_techniques():
+    base = common.base()
+    for name, strength in T.STRENGTHS.items():
+        assert strength in base[name]

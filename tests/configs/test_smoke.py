@@ -1,0 +1,38 @@
+"""Every config there is has a variant that runs in seconds, and it runs."""
+
+import pytest
+
+from tests.e2e import runs
+
+CONFIGS = sorted(
+    str(path.relative_to(runs.ROOT))
+    for path in runs.ROOT.glob("configs/**/*.py")
+    if path.name != "common.py"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
+    finished, output = runs.smoke(tmp_path_factory.getbasetemp())
+    if f"{config}:smoke" == runs.SMOKE:
+        workdir = finished
+    else:
+        changes = {}
+        if config == "configs/evaluate.py":
+            changes["paths"] = (str(finished / "artifacts" / "quantized.pare"),)
+        workdir = tmp_path / "run"
+        done = runs.succeed(runs.command(workdir, f"{config}:smoke", **changes))
+        assert done.stderr == ""
+        output = done.stdout
+    assert output.endswith("\n")
+    results = {"result.json", "evaluation.json", "benchmark.json"}
+    assert results & {path.name for path in workdir.iterdir()}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_it_says_what_it_is_and_how_it_is_run(config):
+    text = (runs.ROOT / config).read_text()
+    first, docstring = text.split('"""')[1].split("\n", 1)
+    assert 20 < len(first) < 100
+    assert f"--config={config}" in docstring
