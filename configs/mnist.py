@@ -4,8 +4,8 @@ Data: MNIST through TFDS, prepared beforehand: a run on a machine without it say
 which command. Models: LeCun et al. 1998; LeNet-5 as in Caffe.
 
 Expect of LeNet-300-100, on 2 CPU cores, in 90 s (1 seed, 10,000 test images): dense
-98.89 %, packed 98.96 %, 19.6 kB against 1,067 kB: 54.5 times smaller. The LeNet-5 variant
-was started but not run to its end: expect some 15 minutes, and no number.
+98.89 %, packed 98.96 %, 19.6 kB against 1,067 kB: 54.5 times smaller. The LeNet-5
+variant was started but not run to its end: expect some 15 minutes, and no number.
 
     python run.py --config=configs/mnist.py --workdir=/tmp/mnist
     python run.py --config=configs/mnist.py:lenet5 --workdir=/tmp/lenet5
