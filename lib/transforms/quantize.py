@@ -36,8 +36,11 @@ def _axes(rank: int, granularity: str) -> tuple[int, ...]:
 def _grid(w: jax.Array, bits, symmetric: bool, granularity: str) -> numerics.Grid:
     """Returns the grid over the range of `w`, seen through its view."""
     axes = _axes(w.ndim, granularity)
+    if symmetric:  # one pass over the weights instead of two
+        most = jnp.max(jnp.abs(w), axis=axes, keepdims=True)
+        return numerics.grid(-most, most, bits, symmetric=True)
     least, most = (f(w, axis=axes, keepdims=True) for f in (jnp.min, jnp.max))
-    return numerics.grid(least, most, bits, symmetric=symmetric)
+    return numerics.grid(least, most, bits, symmetric=False)
 
 
 def quantize(
