@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lib import errors, models, objectives, program, schedules, transforms, tree
 from lib.data import augment, dataset, normalise, pipeline
@@ -85,20 +86,23 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
     # A schedule hides its values from the technique: let it judge the plain numbers.
     for value in (initial, final):
         transforms.TECHNIQUES[name](**{**options, strength: value})
-    last = -(-round(end * steps) // every) * every  # the update that completes it
-    if last > steps - 1:
-        raise errors.UserError(
-            f"{name}: updates every {every} steps until step {round(end * steps)} do "
-            f"not complete {strength}={final} in a stage of {steps} steps; "
-            "lower end or every"
-        )
-    options[strength] = make(
+    schedule = make(
         initial=initial,
         final=final,
         begin=round(begin * steps),
         end=round(end * steps),
     )
-    return options, last + 1
+    updates = np.arange(0, steps, every)
+    moving = updates[np.asarray(schedule(updates)) != np.float32(final)]
+    if updates[-1] in moving:
+        raise errors.UserError(
+            f"{name}: updates every {every} steps until step {round(end * steps)} do "
+            f"not complete {strength}={final} in a stage of {steps} steps; "
+            "lower end or every"
+        )
+    # The update after the last one that still moves completes it.
+    last = int(moving[-1]) + every if moving.size else 0
+    return {**options, strength: schedule}, last + 1
 
 
 def build(

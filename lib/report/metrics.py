@@ -4,6 +4,7 @@ A record is one line `{"stage": ..., "step": ..., name: value, ...}`; `step` cou
 steps of the stage that were done. The lines are in the order of time.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import errors, files
+from lib.report import events
 
 NAME = "metrics.jsonl"
 EVENTS = "events"
@@ -68,9 +70,7 @@ class MetricsWriter:
         try:
             self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             self._file.flush()
-            board = self._board(stage, first=0)
-            for name, value in values.items():
-                board.add_scalar(name, value, global_step=int(step))
+            self._board(stage, first=0).write(int(step), values)
         except OSError as e:
             raise files.unwritable(self._path, e) from e
 
@@ -80,32 +80,33 @@ class MetricsWriter:
     def _board(self, stage: str, *, first: int):
         """Returns the stage's own event writer; steps from `first` on are void."""
         if stage not in self._boards:
-            import tensorboardX  # slow, and of no use before a stage begins
-
             folder = self._events / stage
-            old = folder.exists()
+            void = first if folder.exists() else None
             try:
-                self._boards[stage] = tensorboardX.SummaryWriter(
-                    str(folder), purge_step=first if old else None
-                )
+                self._boards[stage] = events.EventsWriter(folder, void)
             except OSError as e:
                 raise files.unwritable(folder, e) from e
         return self._boards[stage]
 
     def close(self) -> None:
-        """Flushes and closes all files."""
-        self._file.close()
-        for board in self._boards.values():
-            board.close()
-        self._boards = {}
+        """Flushes and closes all files; UserError if the disk is full."""
+        boards, self._boards = self._boards, {}
+        try:
+            self._file.close()
+            for board in boards.values():
+                board.close()
+        except OSError as e:
+            raise files.unwritable(self._events, e) from e
 
     def __enter__(self) -> "MetricsWriter":
         """Returns the writer itself."""
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
         """Closes the writer."""
-        self.close()
+        # Where an error is on its way, a disk that is full is not the news.
+        with contextlib.suppress(*([errors.UserError] if kind else [])):
+            self.close()
 
 
 def _records(path: Path) -> tuple[list[tuple[Record, int]], int]:

@@ -79,27 +79,26 @@ def interrupt(parts, ready, how=signal.SIGKILL):
 
     Returns (exit status, standard output, standard error).
     """
-    child = subprocess.Popen(
+    with subprocess.Popen(
         parts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
         env=environment(),
-    )
-    os.set_blocking(child.stdout.fileno(), False)
-    output, began = b"", time.monotonic()
-    try:
-        while not ready(output.decode()):
-            assert child.poll() is None, "it ended too early: " + output.decode()
-            assert time.monotonic() - began < 120, "not ready: " + output.decode()
-            time.sleep(0.002)
-            output += child.stdout.read() or b""
-        child.send_signal(how)
-        os.set_blocking(child.stdout.fileno(), True)
-        rest, errors = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        child.wait()
+    ) as child:
+        try:
+            output, began = b"", time.monotonic()
+            os.set_blocking(child.stdout.fileno(), False)
+            while not ready(output.decode()):
+                assert child.poll() is None, "it ended too early: " + output.decode()
+                assert time.monotonic() - began < 120, "not ready: " + output.decode()
+                time.sleep(0.002)
+                output += child.stdout.read() or b""
+            child.send_signal(how)
+            os.set_blocking(child.stdout.fileno(), True)
+            rest, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
     return child.returncode, (output + rest).decode(), errors.decode()
 
 

@@ -54,6 +54,7 @@ def kill_at(step):
     return jobs.Log(then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [5, 10, 15, 20])
 def test_killed_and_resumed_it_ends_the_same(at, streamed, undisturbed, tmp_path):
     """Killed as the records of step `at` are written, before its checkpoint is."""
@@ -69,6 +70,7 @@ def test_killed_and_resumed_it_ends_the_same(at, streamed, undisturbed, tmp_path
         assert log.of(name) == wanted and 20 in wanted
 
 
+@pytest.mark.slow
 def test_resumed_from_the_checkpoint_before_a_damaged_one(
     streamed, undisturbed, tmp_path
 ):
@@ -83,6 +85,7 @@ def test_resumed_from_the_checkpoint_before_a_damaged_one(
     assert min(log.of("loss")) == 10  # from step 5 on
 
 
+@pytest.mark.slow
 def test_started_again_when_finished_it_does_nothing(tmp_path, undisturbed, streamed):
     jobs.fit(whole(streamed=streamed), tmp_path)
     log = jobs.Log()
@@ -90,6 +93,7 @@ def test_started_again_when_finished_it_does_nothing(tmp_path, undisturbed, stre
     assert log == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.PARALLEL)
 def test_sigterm_saves_and_exits(mode, tmp_path):
     def then(done):
@@ -112,6 +116,7 @@ def test_sigterm_saves_and_exits(mode, tmp_path):
     assert min(log.of("loss")) == 15
 
 
+@pytest.mark.slow
 def test_a_stop_between_checkpoints_does_not_change_which_is_best(tmp_path):
     """Pace: records each 5 steps, checkpoints each 10; asked to stop after 5 and 10."""
     pace = loop.Pace(steps=30, call=5, log=5, save=10)
@@ -148,6 +153,7 @@ def test_before_the_schedule_is_done_no_checkpoint_is_the_best(tmp_path):
     assert checkpoint.Checkpoints(tmp_path, print).best(job.state).step == 20
 
 
+@pytest.mark.slow
 def test_asked_to_stop_at_the_last_step_it_finishes(tmp_path, undisturbed, streamed):
     stops = iter([False, False, False, True])
     last = jobs.fit(whole(streamed=streamed), tmp_path, stop=lambda: next(stops))
@@ -200,6 +206,7 @@ def spoilt_by_99(outputs, batch, params, teacher):
     return terms["sound"] + terms["spoilt"], terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.PARALLEL)
 @pytest.mark.parametrize("module", [jobs.mlp, jobs.cnn])
 def test_a_term_that_is_not_finite_is_named(module, mode, tmp_path):
