@@ -19,7 +19,15 @@ def get_config(arg=""):
             experiment="benchmark",
             seed=0,
             models=("mlp", "lenet", "cnn", "transformer"),
-            contenders=("plain", "dense", "prune", "quantize", "qwix", "aqt"),
+            contenders=(
+                "plain",
+                "stepwise",
+                "dense",
+                "prune",
+                "quantize",
+                "qwix",
+                "aqt",
+            ),
             rounds=30,
             warmup=2,  # rounds that are not timed; all is compiled in them
             steps_per_call=0,  # 0: as many as Pare's own training loop takes

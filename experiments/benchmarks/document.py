@@ -18,6 +18,7 @@ HEADS = (
 
 NAMES = {
     "plain": "plain JAX loop",
+    "stepwise": "plain, a step a call",
     "dense": "Pare, dense",
     "prune": "Pare, prune",
     "quantize": "Pare, quantize",
@@ -72,6 +73,37 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+METHOD = """\
+How long a training step takes, as a ratio to a loop written by hand in plain JAX,
+Flax and optax (`experiments/benchmarks/plain.py`), in the same process, on the same
+batches. `pip install -r requirements-bench.txt` puts qwix and AQT beside it; both run
+in that same loop.
+
+Each round gives every contender the same number of steps, in an order that rotates.
+`ratio` is the median over the rounds of the contender's time over the plain loop's
+time in the same round, by the wall clock: what disturbs a machine comes in bursts, so
+neighbours in time are compared, and the median leaves out the rounds that a burst hit
+on one side only. `quartiles` are of the same ratios, `CPU ratio` is the same median
+over the CPU time of the process, `ms/step` is a median too.
+
+Every contender trains with AdamW at {learning_rate:g} and weight decay
+{weight_decay:g} on kernels, without clipping, on random images that lie on the device,
+gathered by index inside the step, and returns loss and accuracy. Dense training has
+the losses of the plain loop. `prune`: cubic schedule towards {sparsity:.0%},
+magnitudes layer by layer, masks updated every {every} steps and moving in every round.
+`quantize`: 8-bit weights per channel and 8-bit activations on calibrated ranges, at
+every contraction. qwix: int8 weights and activations, all contractions. AQT: the same
+in dense layers; the two matmuls of attention itself stay in float, and it has no
+convolution. A program with a convolution runs one step a call, because XLA's CPU
+convolutions are several times slower inside a scan; the others run as many as Pare's
+own loop takes.
+
+A dense layer at batch 32 is bound by memory: gradient, optimiser and matmuls pass over
+the weights about a dozen times, so each pass that a technique adds shows. Convolutions
+and tokens use a weight often enough to hide it.
+"""
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """Returns the page; every number in it comes from `result`."""
     config, environment = result["config"], result["environment"]
@@ -86,38 +118,13 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         f"    {COMMAND}",
         "",
-        "How long a training step takes, as a ratio to a loop written by hand in",
-        "plain JAX, Flax and optax (`experiments/benchmarks/plain.py`), in the same",
-        "process, on the same batches. `pip install -r requirements-bench.txt` puts",
-        "qwix and AQT beside it; both run in that same loop.",
+        f"- Measured {environment['date']} on {environment['cpu']}, "
+        f"{environment['cores']} cores, device {environment['device']}.",
+        f"- {versions}.",
+        f"- Load average before and after: {load[0]:.1f} and {load[1]:.1f}; above "
+        f"{environment['cores']}, others were using the machine.",
         "",
-        f"- Measured: {environment['date']}, {environment['cpu']}, "
-        f"{environment['cores']} cores, device {environment['device']}, "
-        f"{environment['platform']}.",
-        f"- Versions: {versions}.",
-        f"- Load average of the machine before and after: {load[0]:.1f} and "
-        f"{load[1]:.1f}; this benchmark alone makes about {environment['cores']}.",
-        "",
-        "Each round gives every contender the same number of steps, in an order that",
-        "rotates. `ratio` is the median over the rounds of the contender's time over",
-        "the plain loop's time in the same round, by the wall clock: what disturbs a",
-        "machine comes in bursts, so neighbours in time are compared, and the median",
-        "leaves out the rounds that a burst hit on one side only. `quartiles` are of",
-        "the same ratios, `CPU ratio` is the same median over the CPU time of the",
-        "process. `ms/step` is a median too.",
-        "",
-        f"Every contender trains with AdamW at {config['learning_rate']:g} and weight",
-        f"decay {config['weight_decay']:g} on kernels, on random images that lie on",
-        "the device, gathered by index inside the step, and returns loss and",
-        f"accuracy. `prune`: cubic schedule towards {config['sparsity']:.0%},",
-        f"magnitudes layer by layer, masks updated every {config['every']} steps and",
-        "moving in every round. `quantize`: 8-bit weights, per channel, and 8-bit",
-        "activations on calibrated ranges, at every contraction. qwix: int8 weights",
-        "and activations, all contractions. AQT: the same in dense layers; the two",
-        "matmuls of attention itself stay in float, and it has no convolution. A",
-        "program with a convolution runs one step a call, because XLA's CPU",
-        "convolutions are several times slower inside a scan; the others as many as",
-        "Pare's own loop takes.",
+        *METHOD.format(**config).splitlines(),
     ]
     for model in result["models"]:
         lines += ["", f"## {model['title']}", "", f"{about(model, config)}.", ""]

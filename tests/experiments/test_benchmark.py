@@ -163,7 +163,7 @@ def test_the_page_tells_who_took_no_part():
     assert "| Pare, dense | 1.25 | 1.250 | 1.000 to 1.500 | 1.250 | 1.03 |\n" in page
     assert "| qwix | not installed | - | - | - | - |\n" in page
     assert "1,210 parameters, batch 32, one step a call, 2 rounds of 10 steps" in page
-    assert "2026-01-02, a CPU, 2 cores" in page and "0.5 and 2.0" in page
+    assert "2026-01-02 on a CPU, 2 cores" in page and "0.5 and 2.0" in page
     shown = document.text(result_of(rows)).splitlines()
     assert (
         shown[2].split() == "Pare, dense 1.25 1.250 1.000 to 1.500 1.250 1.03".split()

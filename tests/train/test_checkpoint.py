@@ -233,7 +233,6 @@ def test_what_is_saved_is_the_state_at_the_call(make):
     state["host"][:] = -1
     donated = jax.jit(lambda x: x * 0, donate_argnums=0)(state["big"])
     donated.block_until_ready()
-    assert state["big"].is_deleted()
     one.wait()
     jobs.same(make().restore(wanted).state, wanted)
 

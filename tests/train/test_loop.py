@@ -231,7 +231,7 @@ def test_a_term_that_is_not_finite_is_named(module, mode, tmp_path):
         f"first leaf: gradient/{first}; "
         f"the last good checkpoint is {tmp_path}/5"
     )
-    assert isinstance(e.value, errors.UserError)
+    assert isinstance(e.value, errors.RunError)
     assert contents(tmp_path) == before
     one = checkpoint.Checkpoints(tmp_path, print)
     assert one.restore(job.state).step == 5

@@ -116,8 +116,10 @@ def test_exact_counts(sparsity, seed):
                 assert w[kept == 0].max(initial=0.0) <= least
         return removed(decoded)
 
-    assert counts("layerwise") == [round(share * size) for size in sizes]
-    assert sum(counts("global")) == round(share * sum(sizes))
+    # The product is float32, which may turn what is nearly a half into one.
+    for n, size in zip(counts("layerwise"), sizes, strict=True):
+        assert abs(n - share * size) <= 0.5 + 1e-6 * size
+    assert abs(sum(counts("global")) - share * sum(sizes)) <= 0.5 + 1e-6 * sum(sizes)
     keep = erk_oracle(share, SIZES)
     for n, density, size in zip(counts("erk"), keep, sizes, strict=True):
         assert abs(n - (1 - density) * size) <= 1  # the whole and the leaf are rounded
