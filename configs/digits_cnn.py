@@ -18,7 +18,9 @@ def smoke(config):
     """Shrinks the model too: convolutions take long to compile."""
     config.dense.model.widths = (8, 16)
     config.dense.model.depth = 1
-    return common.smoke(config)
+    config = common.smoke(config)
+    config.dense.augment = ("shift",)
+    return config
 
 
 def get_config(arg=""):
