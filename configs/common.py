@@ -130,6 +130,7 @@ def smoke(config, steps=20):
     config.log_every = steps // 2
     config.save_every = steps
     config.prune.every = 5
+    config.prune.distribution = "global"  # one search to compile, not one a layer
     config.steps_per_call = 1  # compiles faster than a scan
     config.latency.repeats = 5
     config.latency.warmup = 1
