@@ -5,6 +5,7 @@ python run.py --config=configs/quickstart.py:smoke --workdir=/tmp/smoke
 python run.py --config=... --config.prune.sparsity=0.95   (any setting)
 """
 
+import os
 import pathlib
 import signal
 import sys
@@ -38,7 +39,10 @@ def main(argv):
     if not flags.FLAGS["verbosity"].present:
         # Orbax and TFDS tell much; what goes wrong there is raised as well.
         logging.set_verbosity(logging.FATAL)
-    # Only now: --help must not wait for JAX.
+    if _CONFIG.value.xla_flags:
+        flags_before = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags_before} {_CONFIG.value.xla_flags}".strip()
+    # Only now: --help must not wait for JAX, and JAX reads XLA_FLAGS as it starts.
     from experiments import benchmark, compress, evaluate
 
     run = {

@@ -6,6 +6,9 @@ a field inside a tuple cannot be overridden on the command line.
 
 from ml_collections import ConfigDict
 
+# What runs for seconds is mostly compiled.
+FAST_TO_COMPILE = "--xla_backend_optimization_level=0"
+
 
 def model(name, **fields):
     """Returns the settings of a model: its name and the fields it is built with."""
@@ -53,6 +56,7 @@ def base(experiment="compress", stages=()):
         dict(
             experiment=experiment,
             seed=0,
+            xla_flags="",  # for XLA, as in the environment variable XLA_FLAGS
             parallel="jit",  # over a mesh of all local devices; or "pmap"
             steps_per_call=0,  # of one compiled call; 0 chooses
             log_every=50,  # steps between records of metrics
@@ -130,7 +134,7 @@ def smoke(config, steps=20):
     config.log_every = steps // 2
     config.save_every = steps
     config.prune.every = 5
-    config.prune.distribution = "global"  # one search to compile, not one a layer
+    config.xla_flags = FAST_TO_COMPILE
     config.steps_per_call = 1  # compiles faster than a scan
     config.latency.repeats = 5
     config.latency.warmup = 1

@@ -13,6 +13,7 @@ def get_config(arg=""):
     config = ConfigDict(
         dict(
             experiment="evaluate",
+            xla_flags="",
             paths=(),  # of artifacts
             eval_batch_size=256,
             latency=dict(batch_size=256, repeats=30, warmup=5),

@@ -17,6 +17,7 @@ def get_config(arg=""):
     config = ConfigDict(
         dict(
             experiment="benchmark",
+            xla_flags="",
             seed=0,
             models=("mlp", "lenet", "cnn", "transformer"),
             contenders=(
@@ -71,6 +72,7 @@ def get_config(arg=""):
 
 def smoke(config):
     """Shrinks models and rounds to seconds; its numbers mean nothing."""
+    config.xla_flags = common.FAST_TO_COMPILE
     config.models = ("mlp",)
     config.rounds = 2
     config.warmup = 1
