@@ -77,7 +77,8 @@ def smoke(folder):
 def interrupt(parts, ready, how=signal.SIGKILL):
     """Starts a command, sends a signal once `ready(output so far)`, waits for its end.
 
-    Returns (exit status, standard output, standard error).
+    Returns (exit status, standard output, standard error); the status is 0 if the
+    command ended before the moment came.
     """
     with subprocess.Popen(
         parts,
@@ -90,7 +91,8 @@ def interrupt(parts, ready, how=signal.SIGKILL):
             output, began = b"", time.monotonic()
             os.set_blocking(child.stdout.fileno(), False)
             while not ready(output.decode()):
-                assert child.poll() is None, "it ended too early: " + output.decode()
+                if child.poll() is not None:  # it was quicker than this moment
+                    break
                 assert time.monotonic() - began < 120, "not ready: " + output.decode()
                 time.sleep(0.002)
                 output += child.stdout.read() or b""

@@ -77,7 +77,8 @@ def test_the_result_is_valid_and_its_sizes_are_the_files(smoke):
     packed = result["artifacts"]["packed"]
     assert packed["bytes"] == os.path.getsize(workdir / packed["path"])
     sizes = [stage["size"] for stage in result["stages"]]
-    assert sizes[0]["nonzero"] == sizes[0]["params"]
+    # Next to none: a bias of a unit that no image has reached is still zero.
+    assert 0.999 * sizes[0]["params"] < sizes[0]["nonzero"] <= sizes[0]["params"]
     dense = artifact.materialize(
         artifact.load(workdir / "artifacts" / "quantized.pare")["params"]
     )
