@@ -43,6 +43,7 @@ SETTLED = [
 
 
 @pytest.mark.parametrize("steps, end, every, settled", SETTLED)
+@pytest.mark.slow
 def test_settled_is_when_the_schedule_is_done(steps, end, every, settled):
     """Found by following the masks of a run of updates."""
     made = config(steps=steps, transforms=("prune",))

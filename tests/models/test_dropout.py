@@ -40,6 +40,7 @@ def test_eval_has_no_dropout(name, random_weights, random_images):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_training_draws_from_the_key_and_keeps_the_mean(
     name, random_weights, random_images, run
 ):

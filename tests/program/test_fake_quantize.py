@@ -157,6 +157,7 @@ def test_a_scan_gives_what_the_unrolled_loop_gives():
     assert np.abs(outs[0] - unrolled(w, x)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_every_case_is_quantized_near_the_plain_one(case):
     args = (case.params, case.x, *case.rest)
     observed = calibrate(case.f, case.params, [args[1:]], minmax(), **case.kwargs)

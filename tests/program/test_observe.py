@@ -11,6 +11,7 @@ def extremes(x):
     return {"min": x.min(), "max": x.max(), "shape": jnp.array(x.shape)}
 
 
+@pytest.mark.slow
 def test_outputs_stay_and_every_activation_is_seen(case):
     plain, ours = case.call(case.f), case.call(observe(case.f, extremes))
     out, stats = jax.jit(ours)(case.params, case.x)

@@ -38,6 +38,7 @@ def test_identity_is_the_plain_function_bit_for_bit(case):
     equal(jax.jit(plain)(case.params, case.x), jax.jit(ours)(case.params, case.x))
 
 
+@pytest.mark.slow
 def test_identity_has_the_plain_gradients_bit_for_bit(case):
     plain, ours = case.call(case.f), case.call(rewrite(case.f, identity))
     args = case.params, case.x
@@ -50,6 +51,7 @@ def test_identity_has_the_plain_gradients_bit_for_bit(case):
         equal(expected, jax.jit(lambda *a: jax.jvp(ours, a, a))(*args))
 
 
+@pytest.mark.slow
 def test_identity_is_the_plain_function_under_vmap(case):
     plain, ours = case.call(case.f), case.call(rewrite(case.f, identity))
     xs = jnp.stack([case.x, case.x * 0.5, -case.x])

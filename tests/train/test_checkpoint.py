@@ -137,6 +137,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.slow
 def test_damage_to_any_file_is_harmless_or_noticed(saved, tmp_path, how, capfd):
     """Either what was saved comes back, or the checkpoint before it, with a word."""
     files = sorted(p.relative_to(saved) for p in saved.glob("2/**/*") if p.is_file())

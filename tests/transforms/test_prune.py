@@ -174,6 +174,7 @@ def test_none_and_all(distribution):
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("every", [1, 7])
+@pytest.mark.slow
 def test_schedule_is_followed(distribution, every):
     schedule = schedules.cubic(initial=0.0, final=0.8, begin=5, end=40)
     t = T.prune(sparsity=schedule, distribution=distribution, every=every)
