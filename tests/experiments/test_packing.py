@@ -47,6 +47,7 @@ def job():
     return job._replace(state=state)
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_what_was_trained(job, tmp_path):
     path = tmp_path / "new" / "stage.pare"
     size = packing.save(path, job.recipe, job.state, ABOUT)

@@ -24,6 +24,7 @@ def abstract(module, *shape, **kwargs):
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **kwargs), x), x
 
 
+@pytest.mark.slow
 def test_names(case):
     found = sites(case.f)(case.params, case.x, *case.rest, **case.kwargs)
     assert tuple(site.name for site in found) == case.names

@@ -219,6 +219,7 @@ def test_random_keys_depend_on_the_seed_and_the_step_only():
     assert (float(metrics["drop"]), float(metrics["pixel"])) == seen[1, 2]
 
 
+@pytest.mark.slow
 def test_batch_statistics_move_as_linen_moves_them():
     module, job = jobs.cnn(), jobs.make(jobs.cnn())
     variables, state = job.state.variables, job.state

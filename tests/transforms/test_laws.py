@@ -181,6 +181,7 @@ def test_laws_at_length(data):
     quantizes(symmetric=True),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_what_was_decoded_is_found_again(
     params, sparsity, distribution, quantize, quantize_first
 ):

@@ -85,6 +85,7 @@ def test_is_the_loop(bits):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_bits_fixed_or_traced_is_the_same(mode):
     symmetric, granularity, group = mode
     params = kernels()
