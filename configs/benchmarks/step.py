@@ -38,7 +38,7 @@ def get_config(arg=""):
             weight_decay=1e-4,
             sparsity=0.9,
             every=10,  # steps between mask updates
-            bounds=dict(dense=1.03, prune=1.08, quantize=1.12),  # that we promise
+            bounds=dict(dense=1.03, prune=1.08, quantize=1.12),  # that we aim at
             # `steps` of a round: a multiple of `every`.
             mlp=dict(
                 title="MLP 784-1024-1024-10",
