@@ -21,7 +21,10 @@ def _progress(step: jax.Array, begin: int, end: int) -> jax.Array:
     if begin > end:
         raise errors.UserError(f"a schedule begins at {begin}, after its end at {end}")
     length = max(end - begin, 1)
-    return jnp.clip((jnp.asarray(step) - begin) / length, 0.0, 1.0).astype(jnp.float32)
+    done = jnp.asarray(step) - begin
+    share = jnp.clip(done / length, 0.0, 1.0).astype(jnp.float32)
+    # XLA may multiply by 1 / length instead, and length * (1 / length) is not always 1.
+    return jnp.where(done >= length, jnp.float32(1), share)
 
 
 def _between(initial: float, final: float, left: jax.Array) -> jax.Array:
