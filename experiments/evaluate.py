@@ -5,8 +5,10 @@ nothing that training left in memory.
 """
 
 import functools
+import json
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,10 +29,11 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     # First of all, so that nothing is measured for a folder that cannot be written.
     files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     load = functools.cache(lambda key: recipe.load_data(dict(key)))
+    network = functools.cache(lambda key: _network(json.loads(key), config))
     found = {}
     for path, one in packed.items():
         data = load(tuple(sorted(one.about["data"].items())))
-        found[path] = measured(pathlib.Path(path), one, data, config)
+        found[path] = measured(pathlib.Path(path), one, data, network, config)
         progress.say(
             f"{path}: test accuracy {found[path]['accuracy']:.4f}, "
             f"{found[path]['file_bytes']:,} bytes"
@@ -39,26 +42,56 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     return found
 
 
-def measured(
-    path: pathlib.Path, one: packing.Packed, data: dataset.Dataset, config: Any
-) -> dict[str, Any]:
-    """Returns what was measured of one artifact."""
-    module = recipe.build_model(one.about["model"], one.about["classes"])
-    models.check(module, one.params, one.variables, data.shape)
-    network = step.Network(models.make_apply(module), packing.rules(one.about))
-    prepare = pipeline.preparation(packing.normalisation(one.about), None)
-    split_metrics = evaluate.make(network, prepare, config.eval_batch_size)
-    weights = (one.params, one.variables, one.ranges)
-    test = split_metrics(*weights, data.test)
-    validation = split_metrics(*weights, data.validation)
-    size = config.latency.batch_size
-    pixels = np.zeros((size, *data.shape), np.uint8)
+class Programs(NamedTuple):
+    """A network with what is compiled of it; artifacts that differ in weights share it.
+
+    Attributes:
+      module: the Linen module.
+      network: the module under the rules of its activations.
+      split_metrics: (params, variables, ranges, split) -> metrics.
+      logits: ((params, variables, ranges), pixels [N, H, W, C]) -> [N, classes].
+    """
+
+    module: Any
+    network: step.Network
+    split_metrics: Callable[..., dict[str, float]]
+    logits: Callable[[Any, np.ndarray], jax.Array]
+
+
+# What of an artifact's metadata decides how it is run.
+_RUNS = ("model", "classes", "rules", "normalisation")
+
+
+def _network(about: dict[str, Any], config: Any) -> Programs:
+    module = recipe.build_model(about["model"], about["classes"])
+    network = step.Network(models.make_apply(module), packing.rules(about))
+    prepare = pipeline.preparation(packing.normalisation(about), None)
 
     @jax.jit
     def logits(weights, pixels):
         batch = prepare(None, {"image": pixels})
         return network(*weights, batch["image"])[0][0]
 
+    split_metrics = evaluate.make(network, prepare, config.eval_batch_size)
+    return Programs(module, network, split_metrics, logits)
+
+
+def measured(
+    path: pathlib.Path,
+    one: packing.Packed,
+    data: dataset.Dataset,
+    network_for: Callable[[str], Programs],
+    config: Any,
+) -> dict[str, Any]:
+    """Returns what was measured of one artifact."""
+    key = json.dumps({k: one.about[k] for k in _RUNS}, sort_keys=True)
+    module, network, split_metrics, logits = network_for(key)
+    models.check(module, one.params, one.variables, data.shape)
+    weights = (one.params, one.variables, one.ranges)
+    test = split_metrics(*weights, data.test)
+    validation = split_metrics(*weights, data.validation)
+    size = config.latency.batch_size
+    pixels = np.zeros((size, *data.shape), np.uint8)
     latency = measure.latency(
         logits,
         *jax.device_put((weights, pixels)),

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lib import files
 from lib.report import formats, layer_plots, plots, results, sections, style, verdict
 
@@ -28,12 +30,23 @@ def render(
         "sites": [{"site", "operand", "taken_by", "bits", "why"}]}`: which rule took
         each weight and each operand of a contraction, or why none did.
     """
+    drawn = plots.size_accuracy(_points(result))
+    return _page(result, curves, layers, coverage, drawn)
+
+
+def _page(
+    result: Mapping[str, Any],
+    curves: Curves,
+    layers: Layers,
+    coverage: Coverage,
+    sizes: Figure,
+) -> str:
     curves = {stage: records for stage, records in curves.items() if records}
     title = escape(result["experiment"])
     parts = [
         _head(result, title),
         sections.comparison(result),
-        _sizes(result),
+        _sizes(result, sizes),
         _training(result, curves),
         _weights(layers),
         sections.coverage(coverage),
@@ -64,8 +77,9 @@ def write(
       the path of the page.
     """
     path = Path(workdir) / NAME
-    style.save(plots.size_accuracy(_points(result)), path.with_name("pareto.svg"))
-    files.write_text(path, render(result, curves, layers, coverage))
+    drawn = plots.size_accuracy(_points(result))  # once: placing its labels is slow
+    style.save(drawn, path.with_name("pareto.svg"))
+    files.write_text(path, _page(result, curves, layers, coverage, drawn))
     return path
 
 
@@ -114,10 +128,10 @@ def _points(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _sizes(result: Mapping[str, Any]) -> str:
+def _sizes(result: Mapping[str, Any], drawn: Figure) -> str:
     points = _points(result)
     svg = style.inline(
-        plots.size_accuracy(points),
+        drawn,
         "sizes",
         "File size against test accuracy: "
         + ", ".join(
