@@ -148,16 +148,18 @@ def model(config: Any, name: str) -> dict[str, Any]:
 def row(
     name: str, bounds: Any, times: dict[str, rounds.Times], absent: dict[str, str]
 ) -> dict[str, Any]:
-    """Returns one contender's numbers, as ratios to the plain loop, or why not."""
+    """Returns one contender's numbers, as ratios to the plain loops, or why not."""
     if name in absent:
         return {"name": name, "absent": absent[name]}
-    mine, plain = times[name], times["plain"]
+    mine, plain, stepwise = times[name], times["plain"], times.get("stepwise")
+    ratio = stepwise and rounds.spread(mine.wall / stepwise.wall)._asdict()
     return {
         "name": name,
         "absent": "",
         "ms": rounds.spread(mine.wall)._asdict(),
         "ratio": rounds.spread(mine.wall / plain.wall)._asdict(),
         "cpu_ratio": rounds.spread(mine.cpu / plain.cpu)._asdict(),
+        "stepwise_ratio": ratio,
         "bound": bounds[name] if name in bounds else None,
         "losses": mine.losses,
     }

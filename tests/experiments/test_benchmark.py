@@ -138,7 +138,11 @@ def test_ratios_are_taken_within_a_round():
     assert found["cpu_ratio"]["median"] == 2.0
     assert found["ms"] == {"median": 1.5, "low": 1.5, "high": 15.0, "n": 5}
     assert found["bound"] == 1.03
+    assert found["stepwise_ratio"] is None
     assert benchmark.row("plain", {}, times, {})["bound"] is None
+    stepwise = rounds.Times(3 * plain_ms, plain_ms, np.zeros(5))
+    found = benchmark.row("dense", {}, times | {"stepwise": stepwise}, {})
+    assert found["stepwise_ratio"] == {"median": 0.5, "low": 0.5, "high": 0.5, "n": 5}
 
 
 def result_of(rows):
@@ -156,18 +160,21 @@ def test_the_page_tells_who_took_no_part():
     numbers = {"median": 1.25, "low": 1.0, "high": 1.5, "n": 2}
     rows = [
         {"name": "dense", "absent": "", "ms": numbers, "ratio": numbers}
-        | {"cpu_ratio": numbers, "bound": 1.03},
+        | {"cpu_ratio": numbers, "bound": 1.03}
+        | {"stepwise_ratio": {"median": 0.75, "low": 0.7, "high": 0.8, "n": 2}},
         {"name": "qwix", "absent": "not installed"},
     ]
     page = document.markdown(result_of(rows))
-    assert "| Pare, dense | 1.25 | 1.250 | 1.000 to 1.500 | 1.250 | 1.03 |\n" in page
-    assert "| qwix | not installed | - | - | - | - |\n" in page
+    assert (
+        "| Pare, dense | 1.25 | 1.250 | 1.000 to 1.500 | 1.250 | 0.750 | 1.03 |\n"
+        in page
+    )
+    assert "| qwix | not installed | - | - | - | - | - |\n" in page
     assert "1,210 parameters, batch 32, one step a call, 2 rounds of 10 steps" in page
     assert "2026-01-02 on a CPU, 2 cores" in page and "0.5 and 2.0" in page
     shown = document.text(result_of(rows)).splitlines()
-    assert (
-        shown[2].split() == "Pare, dense 1.25 1.250 1.000 to 1.500 1.250 1.03".split()
-    )
+    row = "Pare, dense 1.25 1.250 1.000 to 1.500 1.250 0.750 1.03"
+    assert shown[2].split() == row.split()
 
 
 @pytest.mark.slow
