@@ -1,5 +1,6 @@
 """One stage: trained from where it stands, packed as an artifact."""
 
+import functools
 import pathlib
 import time
 from typing import Any
@@ -51,7 +52,10 @@ def train(
         ranges = recipe.calibrate(
             config, network, params, variables, data, settings.batch_size
         )
-    state = jax.jit(lambda p, v, r: step.init(made, p, v, r))(params, variables, ranges)
+    begin = functools.partial(step.init, made)
+    if not made.transform.outline:  # else the shapes of the code depend on values
+        begin = jax.jit(begin)
+    state = begin(params, variables, ranges)
     example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
     convolves = loop.has_convolution(network, params, variables, ranges, example)
     pace = loop.pace(

@@ -3,6 +3,9 @@
 `freeze` turns every leaf of a params tree into one of these. Each may hold another:
 `Sparse` over `Quantized`, `LowRank` of two `Codebook`s. All arrays keep the full shape
 of the weight they stand for; only the packed file leaves out what a mask removed.
+
+Sums and products of parts are left to JAX by `materialize`, op for op as the `decode`
+that they come from: the same contractions, not compiled together with anything else.
 """
 
 import dataclasses
@@ -61,17 +64,24 @@ class Quantized:
     group: int = 0
 
 
-@_pytree()
+@_pytree(static=("shape",))
 class Codebook:
     """Shared values: `weight = centroids[indices]`.
 
+    With centroids of `d` values each (product quantization), the equation holds for
+    the weight seen as `[contraction / d, d, out]`: the d values at `[i, :, o]` are
+    `centroids[indices[i, o]]`.
+
     Attributes:
-      indices: uint8 or uint16, the weight's shape, each below `len(centroids)`.
-      centroids: `[k]` float.
+      indices: uint8 or uint16, each below `k`; the weight's shape, or
+        `[contraction / d, out]`.
+      centroids: `[k]` or `[k, d]` float, an array or a representation of one.
+      shape: the weight's shape where centroids are vectors; else ().
     """
 
     indices: Array
-    centroids: Array
+    centroids: "Array | Representation"
+    shape: tuple[int, ...] = ()
 
 
 @_pytree()
@@ -91,13 +101,72 @@ class Sparse:
 
 @_pytree()
 class LowRank:
-    """A product of two factors: `weight = u @ v`, `[in, rank] @ [rank, out]`."""
+    """A product of two factors: `weight = u @ v`, `[..., rank] @ [rank, out]`.
+
+    Of a convolution `[h, w, in, out]`, `u` is `[h, w, in, rank]`: a convolution into
+    `rank` channels, followed by a 1x1 convolution.
+    """
 
     u: "Representation"
     v: "Representation"
 
 
-Representation = Dense | Quantized | Codebook | Sparse | LowRank
+@_pytree()
+class Tucker:
+    """Tucker-2 of a convolution: `weight = first . core . last` over its channels.
+
+    `weight[h, w, i, o] = sum_pq first[i, p] * core[h, w, p, q] * last[q, o]`, computed
+    as `einsum("ip,hwpq->hwiq", first, core) @ last`.
+
+    Attributes:
+      first: `[in, p]`.
+      core: `[h, w, p, q]`.
+      last: `[q, out]`.
+    """
+
+    first: "Representation"
+    core: "Representation"
+    last: "Representation"
+
+
+@_pytree()
+class CP:
+    """CP of a convolution: `weight[h,w,i,o] = sum_r a[h,r] b[w,r] c[i,r] d[r,o]`.
+
+    Computed as `einsum("hr,wr,ir->hwir", a, b, c) @ d`, the einsum as two products of
+    broadcast arrays, `(a * b) * c`.
+
+    Attributes:
+      height: `[h, rank]`.
+      width: `[w, rank]`.
+      first: `[in, rank]`.
+      last: `[rank, out]`.
+    """
+
+    height: "Representation"
+    width: "Representation"
+    first: "Representation"
+    last: "Representation"
+
+
+@_pytree()
+class Sum:
+    """A sum of two weights of one shape, as low rank plus sparse: `base + extra`."""
+
+    base: "Representation"
+    extra: "Representation"
+
+
+@_pytree(static=("path",))
+class Tied:
+    """The weight of another path of the same tree; stored and counted there."""
+
+    path: str
+
+
+Representation = (
+    Dense | Quantized | Codebook | Sparse | LowRank | Tucker | CP | Sum | Tied
+)
 Frozen = Any  # a nested dict whose leaves are representations (arrays count as Dense)
 
 
@@ -127,9 +196,9 @@ def sparse(mask: Array, below: Representation) -> Sparse:
             return Sparse(mask, Dense(clear(values)))
         case Quantized(codes=codes):
             return Sparse(mask, dataclasses.replace(below, codes=clear(codes)))
-        case Codebook(indices, centroids):
-            return Sparse(mask, Codebook(clear(indices), centroids))
-        case LowRank():
+        case Codebook(indices):
+            return Sparse(mask, dataclasses.replace(below, indices=clear(indices)))
+        case LowRank() | Tucker() | CP() | Sum():
             return Sparse(mask, below)
     raise TypeError(f"not a representation: {type(below).__name__}")
 
@@ -152,14 +221,35 @@ def materialize(rep: Representation) -> np.ndarray:
             # In float32 and rounded once, as `numerics.fake_quant` does.
             wide = whole.astype(np.float32) * scale.astype(np.float32)
             return wide.astype(scale.dtype).reshape(codes.shape)
-        case Codebook(indices, centroids):
-            return np.asarray(centroids)[np.asarray(indices)]
+        case Codebook(indices, centroids, shape):
+            found = materialize(of(centroids))[np.asarray(indices)]
+            # Of vectors: [contraction / d, out, d].
+            return np.swapaxes(found, 1, 2).reshape(shape) if shape else found
         case Sparse(mask, values):
             below = materialize(values)
             return np.where(np.asarray(mask), below, np.zeros((), below.dtype))
         case LowRank(u, v):
-            return np.asarray(jnp.asarray(materialize(u)) @ jnp.asarray(materialize(v)))
+            return np.asarray(_jax(u) @ _jax(v))
+        case Tucker(first, core, last):
+            inner = jnp.einsum("ip,hwpq->hwiq", _jax(first), _jax(core))
+            return np.asarray(inner @ _jax(last))
+        case CP(height, width, first, last):
+            return np.asarray(cp_inner(*map(_jax, (height, width, first))) @ _jax(last))
+        case Sum(base, extra):
+            return np.asarray(_jax(base) + _jax(extra))
+        case Tied(path):
+            raise TypeError(f"tied to {path}: only a whole tree can be materialized")
     raise TypeError(f"not a representation: {type(rep).__name__}")
+
+
+def _jax(rep: Representation) -> jax.Array:
+    return jnp.asarray(materialize(rep))
+
+
+def cp_inner(height: jax.Array, width: jax.Array, first: jax.Array) -> jax.Array:
+    """Returns `[h, w, in, rank]`, the product of three of CP's four factors."""
+    planes = height[:, None, :] * width[None, :, :]
+    return planes[:, :, None, :] * first[None, None, :, :]
 
 
 def shape_of(rep: Representation) -> tuple[int, ...]:
@@ -169,30 +259,55 @@ def shape_of(rep: Representation) -> tuple[int, ...]:
             return np.shape(values)
         case Quantized(codes=codes):
             return np.shape(codes)
-        case Codebook(indices, centroids):
-            return np.shape(indices) + np.shape(centroids)[1:]
+        case Codebook(indices=indices, shape=shape):
+            return shape or np.shape(indices)
         case Sparse(mask=mask):
             return np.shape(mask)
         case LowRank(u, v):
             return shape_of(u)[:-1] + shape_of(v)[1:]
+        case Tucker(first, core, last):
+            return shape_of(core)[:2] + shape_of(first)[:1] + shape_of(last)[1:]
+        case CP(height, width, first, last):
+            kernel = tuple(shape_of(x)[0] for x in (height, width, first))
+            return kernel + shape_of(last)[1:]
+        case Sum(base):
+            return shape_of(base)
+        case Tied(path):
+            raise TypeError(f"tied to {path}: its shape is that path's")
     raise TypeError(f"not a representation: {type(rep).__name__}")
+
+
+def parts(rep: Representation) -> list[Representation]:
+    """Returns what is stored of a weight: factors and summands, down to single arrays.
+
+    A tied weight stores nothing; a masked product is its factors.
+    """
+    match rep:
+        case Tied():
+            return []
+        case LowRank() | Tucker() | CP() | Sum():
+            fields = [getattr(rep, f.name) for f in dataclasses.fields(rep)]
+            return [part for below in fields for part in parts(below)]
+        case Sparse(values=LowRank() | Tucker() | CP() | Sum() as below):
+            return parts(below)
+    return [rep]
 
 
 def nonzero(rep: Representation) -> int:
     """Returns how many stored weights are not zero; factors count, not products."""
-    if isinstance(rep, LowRank):
-        return nonzero(rep.u) + nonzero(rep.v)
-    return int(np.count_nonzero(materialize(rep)))
+    return sum(int(np.count_nonzero(materialize(part))) for part in parts(rep))
 
 
 def params(rep: Representation) -> int:
     """Returns how many weights are stored, zeros included; factors, not products."""
-    if isinstance(rep, LowRank):
-        return params(rep.u) + params(rep.v)
-    return int(np.prod(shape_of(rep)))
+    return sum(int(np.prod(shape_of(part))) for part in parts(rep))
 
 
 def thaw(frozen: Frozen) -> Any:
     """Returns the nested dict of dense weights of a frozen tree."""
-    flat = tree.flatten(frozen)
-    return tree.unflatten({p: materialize(of(leaf)) for p, leaf in flat.items()})
+    flat = {path: of(leaf) for path, leaf in tree.flatten(frozen).items()}
+
+    def dense(rep: Representation) -> np.ndarray:
+        return dense(flat[rep.path]) if isinstance(rep, Tied) else materialize(rep)
+
+    return tree.unflatten({path: dense(rep) for path, rep in flat.items()})

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from lib import program, transforms
+from lib.train import restart
 
 Apply = Callable[..., Any]
 Metrics = dict[str, jax.Array]
@@ -92,7 +93,10 @@ class Recipe(NamedTuple):
 
 
 def init(recipe: Recipe, params: Any, variables: Any, ranges: Any) -> State:
-    """Returns the state before the first step, from dense weights."""
+    """Returns the state before the first step, from dense weights.
+
+    Can be jitted unless the transform's code has shapes that depend on values.
+    """
     code, codec = recipe.transform.encode(params)
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -146,8 +150,10 @@ def gradients(
     if recipe.teacher is not None:
         taught, _ = recipe.teacher(*fixed.teacher, batch["image"])
 
+    transform, sample_key = recipe.transform, jax.random.fold_in(update_key, 1)
     params, pull = jax.vjp(
-        lambda code: recipe.transform.decode(code, state.codec), state.code
+        lambda code: transforms.sample(transform, code, state.codec, sample_key),
+        state.code,
     )
 
     def loss_of(params):
@@ -168,6 +174,10 @@ def gradients(
     if axis is not None:
         metrics, variables, dense = lax.pmean((metrics, variables, dense), axis)
     (code,) = pull(dense)
+    if transform.penalty:
+        penalty, extra = jax.value_and_grad(transform.penalty)(state.code, state.codec)
+        code = jax.tree.map(jnp.add, code, extra)
+        metrics = {**metrics, "loss": metrics["loss"] + penalty, "penalty": penalty}
     return Gradients(metrics, variables, dense, code), update_key
 
 
@@ -188,9 +198,12 @@ def apply(
     code = optax.apply_updates(state.code, updates)
     signals = transforms.Signals(grads.dense, state.step, key)
     codec = recipe.transform.update(code, state.codec, signals)
+    code, fresh = transforms.renew(recipe.transform, code, state.codec, codec)
+    optimizer = restart.slots(recipe.optimizer, optimizer, code, fresh)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(code, ema, 1 - recipe.ema)
+        ema = restart.leaves(ema, code, fresh)
     new = State(
         step=state.step + 1,
         code=code,

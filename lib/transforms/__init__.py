@@ -5,14 +5,17 @@ from lib.transforms.base import (
     Row,
     Signals,
     Transform,
-    chain,
     identity,
     on_leaves,
+    outline,
     plan,
-    select,
+    renew,
+    sample,
 )
+from lib.transforms.chain import chain
 from lib.transforms.prune import keep, prune
 from lib.transforms.quantize import quantize
+from lib.transforms.select import select
 
 TECHNIQUES = {"keep": keep, "prune": prune, "quantize": quantize}
 
@@ -30,8 +33,11 @@ __all__ = [
     "identity",
     "keep",
     "on_leaves",
+    "outline",
     "plan",
     "prune",
     "quantize",
+    "renew",
+    "sample",
     "select",
 ]

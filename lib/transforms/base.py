@@ -1,8 +1,8 @@
 """The algebra of weights: a technique is a trainable codec over a params tree.
 
 `encode` turns dense weights into what is trained (code) and what is fixed (state),
-`decode` gives the weights the model sees. Techniques compose with `chain` and are
-aimed at leaves with `select`.
+`decode` gives the weights the model sees. Techniques compose with `chain` (chain.py)
+and are aimed at leaves with `select` (select.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,9 @@ Params = Any  # a nested dict of arrays
 Code = Any  # a nested dict of float arrays, what the optimiser trains
 State = Any  # arrays only: it passes through jit, vmap and a checkpoint
 Frozen = Any  # a nested dict of representations; arrays count as Dense
+Fresh = dict[
+    str, jax.Array
+]  # code path -> bool of the leaf's shape, True = begins anew
 
 KERNELS = tree.KERNELS
 
@@ -43,6 +46,9 @@ def _keep_state(code: Code, state: State, signals: Signals) -> State:
 class Transform(NamedTuple):
     """A trainable codec.
 
+    A leaf that a technique takes out of what is trained (tied to another, or fixed)
+    leaves an empty dict at its path in the code.
+
     Attributes:
       encode: params -> (code, state).
       decode: (code, state) -> params; differentiable in code.
@@ -50,6 +56,18 @@ class Transform(NamedTuple):
       freeze: (frozen, state) -> frozen: `decode` over representations. For a code c,
         `materialize(freeze(c, state)) == decode(c, state)` bit for bit.
       takes: params -> {path: how it is treated}; what `plan` lists. Needs only shapes.
+
+    The rest is None where a technique has no use for it; call the functions of the
+    same names in this module, which fill in.
+
+    Attributes:
+      sample: (code, state, key) -> params: `decode` for training, where it is random.
+      penalty: (code, state) -> float32 scalar, added to the loss.
+      renew: (code, state before, state after) -> (code, fresh), after `update`: sets
+        code directly, as where a weight grows back at 0. The optimiser's slots restart
+        where `fresh` says so.
+      outline: params -> the code's `jax.ShapeDtypeStruct`s, where its shapes depend on
+        values (a rank chosen by energy): from above. Such an `encode` cannot be jitted.
     """
 
     encode: Callable[[Params], tuple[Code, State]]
@@ -57,6 +75,27 @@ class Transform(NamedTuple):
     update: Callable[[Code, State, Signals], State]
     freeze: Callable[[Frozen, State], Frozen]
     takes: Callable[[Params], dict[str, str]] = lambda params: {}
+    sample: Callable[[Code, State, jax.Array], Params] | None = None
+    penalty: Callable[[Code, State], jax.Array] | None = None
+    renew: Callable[[Code, State, State], tuple[Code, Fresh]] | None = None
+    outline: Callable[[Params], Code] | None = None
+
+
+def sample(t: Transform, code: Code, state: State, key: jax.Array) -> Params:
+    """Returns the weights of one training step; `decode`'s unless `t` is random."""
+    return t.sample(code, state, key) if t.sample else t.decode(code, state)
+
+
+def renew(t: Transform, code: Code, before: State, after: State) -> tuple[Code, Fresh]:
+    """Returns the code after `update`, and where it begins anew; {} is nowhere."""
+    return t.renew(code, before, after) if t.renew else (code, {})
+
+
+def outline(t: Transform, params: Params) -> Code:
+    """Returns the shapes of the code of `params`; nothing is computed."""
+    if t.outline:
+        return t.outline(params)
+    return jax.eval_shape(lambda p: t.encode(p)[0], params)
 
 
 def identity() -> Transform:
@@ -69,126 +108,14 @@ def identity() -> Transform:
     )
 
 
-def chain(*transforms: Transform) -> Transform:
-    """Composes left to right: each transform encodes the code of the one before.
-
-    Decodes right to left. Each part's `update` sees its own code and the gradient at
-    its own decoded output, pulled back through the parts before it.
-    """
-
-    def encode(params):
-        states = []
-        for t in transforms:
-            params, state = t.encode(params)
-            states.append(state)
-        return params, tuple(states)
-
-    def decode(code, states):
-        for t, state in zip(reversed(transforms), reversed(states), strict=True):
-            code = t.decode(code, state)
-        return code
-
-    def update(code, states, signals):
-        codes, pulls = [], []
-        for t, state in zip(reversed(transforms), reversed(states), strict=True):
-            codes.append(code)
-            # What nobody reads of this, the compiler drops.
-            code, pull = jax.vjp(lambda c, t=t, s=state: t.decode(c, s), code)
-            pulls.append(pull)
-        new, grads = [], signals.grads
-        levels = zip(transforms, states, reversed(codes), reversed(pulls), strict=True)
-        for t, state, code, pull in levels:
-            new.append(t.update(code, state, signals._replace(grads=grads)))
-            (grads,) = pull(grads)
-        return tuple(new)
-
-    def freeze(frozen, states):
-        for t, state in zip(reversed(transforms), reversed(states), strict=True):
-            frozen = t.freeze(frozen, state)
-        return frozen
-
-    def takes(params):
-        taken: dict[str, str] = {}
-        for t in transforms:
-            for path, how in t.takes(params).items():
-                taken[path] = f"{taken[path]}, {how}" if path in taken else how
-            params = jax.eval_shape(lambda p, t=t: t.encode(p)[0], params)
-        return taken
-
-    return Transform(encode, decode, update, freeze, takes)
+def wherever(field: str, transforms: Sequence[Transform], function: Callable):
+    """Returns `function` if any of the transforms has the optional field, else None."""
+    return function if any(getattr(t, field) for t in transforms) else None
 
 
-def select(
-    rules: str | Sequence[tuple[str, Transform]], transform: Transform | None = None
-) -> Transform:
-    """Aims transforms at the leaves whose path matches; the first match wins.
-
-    `select(pattern, transform)` is short for `select([(pattern, transform)])`. Each
-    transform sees the tree of its own leaves only, under their full paths, and still
-    picks among them by its own pattern.
-
-    Args:
-      rules: ordered (regular expression, transform) pairs, searched for in paths
-        such as `encoder/Dense_0/kernel`.
-      transform: the transform, where `rules` is one pattern.
-
-    Raises:
-      UserError: at `encode`, for a rule that matches no leaf.
-    """
-    if isinstance(rules, str):
-        rules = [(rules, transform)]
-    patterns = [pattern for pattern, _ in rules]
-    transforms = [t for _, t in rules]
-
-    def split(params) -> list[dict[str, Any]]:
-        flat = tree.flatten(params)
-        took = tree.match(patterns, flat)
-        parts: list[dict[str, Any]] = [{} for _ in rules]
-        for path, i in took.items():
-            parts[i][path] = flat[path]
-        return parts
-
-    def over_parts(whole, states, apply):
-        """Replaces each part's leaves of `whole` by `apply(transform, part, state)`."""
-        new = {}
-        for t, (paths, state) in zip(transforms, states, strict=True):
-            part = tree.unflatten({p: tree.get(whole, p) for p in paths})
-            part = apply(t, part, state)
-            new.update({p: tree.get(part, p) for p in paths})
-        return tree.replace(whole, new)
-
-    def encode(params):
-        new, states = {}, []
-        for t, part in zip(transforms, split(params), strict=True):
-            code, state = t.encode(tree.unflatten(part))
-            new.update({p: tree.get(code, p) for p in part})
-            # The keys remember which leaves were taken; () holds no array.
-            states.append((dict.fromkeys(part, ()), state))
-        return tree.replace(params, new), tuple(states)
-
-    def decode(code, states):
-        return over_parts(code, states, lambda t, part, s: t.decode(part, s))
-
-    def update(code, states, signals):
-        new = []
-        for t, (paths, state) in zip(transforms, states, strict=True):
-            part, grads = (
-                tree.unflatten({p: tree.get(whole, p) for p in paths})
-                for whole in (code, signals.grads)
-            )
-            new.append((paths, t.update(part, state, signals._replace(grads=grads))))
-        return tuple(new)
-
-    def freeze(frozen, states):
-        return over_parts(frozen, states, lambda t, part, s: t.freeze(part, s))
-
-    def takes(params):
-        taken = {}
-        for t, part in zip(transforms, split(params), strict=True):
-            taken.update(t.takes(tree.unflatten(part)))
-        return taken
-
-    return Transform(encode, decode, update, freeze, takes)
+def keys(key: jax.Array, count: int) -> list[jax.Array]:
+    """Returns a key for each of `count` parts."""
+    return [jax.random.fold_in(key, i) for i in range(count)]
 
 
 Leaves = Mapping[str, Any]  # path -> leaf
@@ -201,16 +128,29 @@ def on_leaves(
     decode: Callable[[Leaves, Leaves], Leaves],
     freeze: Callable[[Leaves, Leaves], Leaves],
     update: Callable[[Leaves, Leaves, Signals], Leaves] | None = None,
+    *,
+    sample: Callable[[Leaves, Leaves, jax.Array], Leaves] | None = None,
+    penalty: Callable[[Leaves, Leaves], jax.Array] | None = None,
+    renew: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Fresh]] | None = None,
+    outline: Callable[[Leaves], Leaves] | None = None,
 ) -> Transform:
     """Lifts functions over `{path: leaf}` to a transform of trees.
 
+    A leaf's code may be an array, a dict of arrays, or {} where nothing of it is
+    trained. Every path that `encode` is given has an entry in the codes and states.
+
     Args:
-      how: what the transform does, for `plan`, as "prune(sparsity=0.9)".
+      how: what the transform does, for `plan`, as "prune(sparsity=0.9)": the name of
+        the technique comes before the parenthesis.
       pattern: regular expression that picks the leaves; the rest pass untouched.
       encode: weights -> (codes, states), dicts with the same paths.
       decode: (codes, states) -> weights.
       freeze: (frozen codes, states) -> representations.
       update: (codes, states, signals) -> states; `signals.grads` is `{path: grad}`.
+      sample: (codes, states, key) -> weights; see `Transform`, as for what follows.
+      penalty: (codes, states) -> scalar.
+      renew: (codes, states before, states after) -> (codes, fresh).
+      outline: weights, of which only shapes and dtypes are read -> codes' shapes.
 
     Raises:
       UserError: at `encode`, when the pattern matches no leaf.
@@ -242,12 +182,29 @@ def on_leaves(
         )
         return tree.replace(frozen, freeze(leaves, states))
 
+    def sample_tree(code, states, key):
+        return tree.replace(code, sample(at(code, states), states, key))
+
+    def penalty_tree(code, states):
+        return penalty(at(code, states), states)
+
+    def renew_tree(code, before, after):
+        codes, fresh = renew(at(code, before), before, after)
+        return tree.replace(code, codes), fresh
+
+    def outline_tree(params):
+        return tree.replace(params, outline(taken(params)))
+
     return Transform(
         encode_tree,
         decode_tree,
         update_tree if update else _keep_state,
         freeze_tree,
         lambda params: dict.fromkeys(taken(params), how),
+        sample_tree if sample else None,
+        penalty_tree if penalty else None,
+        renew_tree if renew else None,
+        outline_tree if outline else None,
     )
 
 
