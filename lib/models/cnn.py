@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lib.models import checks
+from lib.models import checks, pooling
 
 
 class CNN(nn.Module):
@@ -54,7 +54,7 @@ class CNN(nn.Module):
         x = images
         for s, width in enumerate(self.widths):
             if s > 0:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = pooling.max_pool(x)
             for d in range(self.depth):
                 # Batch norm's own bias follows: one here would change nothing.
                 x = nn.Conv(width, (3, 3), use_bias=False, name=f"conv_{s}_{d}")(x)

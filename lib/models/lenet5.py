@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from lib.models import checks
+from lib.models import checks, pooling
 
 # Caffe's "xavier" filler: uniform in +-sqrt(3 / fan_in).
 _XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -51,7 +51,7 @@ class LeNet5(nn.Module):
                 width, (5, 5), padding="VALID", kernel_init=_XAVIER, name=f"conv{i}"
             )
             x = features[f"conv{i}"] = conv(x)
-            x = features[f"pool{i}"] = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = features[f"pool{i}"] = pooling.max_pool(x)
         x = x.reshape((x.shape[0], -1))
         x = nn.relu(nn.Dense(self.widths[2], kernel_init=_XAVIER, name="ip1")(x))
         features["ip1"] = x
