@@ -23,7 +23,12 @@ EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
     "benchmark": "time the training step against a hand-written loop and against peers",
     "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
+    "inspect": "show what of a packed artifact takes how many bytes",
+    "reproduce": "run papers' configs over seeds and set them beside their claims",
+    "sweep": "train one stage at every setting of a grid, in one compiled program",
 }
+
+LEAVES_NOTHING = {"inspect"}  # and needs no --workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that it leaves.")
@@ -34,6 +39,8 @@ def main(argv):
     if len(argv) > 1:
         raise errors.UserError(f"unexpected argument {argv[1]!r}; flags begin with --")
     for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
+        if name == "workdir" and _CONFIG.value.experiment in LEAVES_NOTHING:
+            continue
         if value is None:
             raise errors.UserError(f"--{name} is missing; see python run.py --help")
     if not flags.FLAGS["verbosity"].present:
@@ -43,12 +50,15 @@ def main(argv):
         flags_before = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags_before} {_CONFIG.value.xla_flags}".strip()
     # Only now: --help must not wait for JAX, and JAX reads XLA_FLAGS as it starts.
-    from experiments import benchmark, compress, evaluate
+    from experiments import benchmark, compress, evaluate, inspect, reproduce, sweep
 
     run = {
         "benchmark": benchmark.run,
         "compress": compress.run,
         "evaluate": evaluate.run,
+        "inspect": inspect.run,
+        "reproduce": reproduce.run,
+        "sweep": sweep.run,
     }
     errors.lookup(run, _CONFIG.value.experiment, "experiment")(
         _CONFIG.value, _WORKDIR.value

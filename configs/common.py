@@ -76,12 +76,36 @@ def base(experiment="compress", stages=()):
             # Techniques on weights.
             prune=dict(
                 sparsity=0.9,  # fraction removed
-                distribution="layerwise",  # or "global", "erk"
+                distribution="layerwise",  # or "global", "erk", "lamp", "output"
+                score="magnitude",  # or "random", "taylor", "movement", "fisher"; or,
+                # measured before it trains, "snip", "grasp", "synflow", "obd", "wanda"
+                batches=4,  # of training data, to measure on
+                rounds=100,  # of synflow
+                shape="unstructured",  # or "2:4", blocks "4x1", "channel"
+                decay=0.9,  # of the moving averages of taylor and fisher
+                seed=0,  # of the random order
+                rewind=False,  # start over when masks move, as lottery tickets do
+                rewind_step=0,  # from the weights after so many steps
                 schedule="cubic",  # how it rises; "" prunes at once
                 initial=0.0,
                 begin=0.0,  # share of the stage's steps
                 end=0.7,
                 every=10,  # steps between mask updates
+                rules=(),  # pairs (pattern, sparsity), instead of one sparsity
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            sparsegpt=dict(
+                sparsity=0.5,  # fraction removed, at once
+                dampening=0.01,  # of the Hessian, as a share of its mean diagonal
+                block=128,  # inputs whose mask is chosen at once
+                shape="unstructured",  # or "2:4"
+                batches=32,  # of training data, to measure the inputs on
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            soft_movement=dict(
+                threshold=0.45,  # on sigmoid(score), which starts at 0.5
+                rate=3.0,  # learning rate of the scores
+                strength=20.0,  # of the penalty that pulls scores down
                 pattern=r"(^|/)kernel(/|$)",
             ),
             keep=dict(pattern=r"(^|/)kernel(/|$)"),  # zeros that are there stay zeros
@@ -90,6 +114,128 @@ def base(experiment="compress", stages=()):
                 symmetric=True,
                 granularity="channel",  # or "tensor", "group"
                 group=0,
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            rigl=dict(
+                sparsity=0.9,  # fraction removed, at every step
+                distribution="erk",  # or "layerwise"
+                fraction=0.3,  # of the kept weights, exchanged at first
+                every=20,  # steps between exchanges; the paper's 100 are of long runs
+                end=0.75,  # share of the stage's steps; the masks rest from there on
+                seed=0,  # of the first masks
+                rules=(),  # pairs (pattern, sparsity), instead of one sparsity
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            set=dict(
+                sparsity=0.9,  # fraction removed, at every step
+                distribution="erk",  # or "layerwise"
+                fraction=0.3,  # of the kept weights, exchanged each time
+                every=20,  # steps between exchanges; the paper's are an epoch apart
+                end=0.75,  # share of the stage's steps; the masks rest from there on
+                seed=0,  # of the first masks
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            ste=dict(
+                sparsity=0.9,  # fraction removed in the forward pass
+                distribution="layerwise",  # or "global", "erk"
+                schedule="cubic",  # how it rises; "" is there from the first step
+                initial=0.0,
+                begin=0.0,  # share of the stage's steps
+                end=0.5,
+                every=1,  # steps between mask updates
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            sr_ste=dict(
+                n=2,  # weights that are kept of every m
+                m=4,  # neighbours along the inputs
+                decay=2e-4,  # of removed weights
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            acdc=dict(
+                sparsity=0.9,  # fraction removed in sparse phases
+                distribution="layerwise",  # or "global", "erk"
+                begin=0.1,  # share of the stage's steps: the dense warm-up
+                period=100,  # steps of a phase
+                end=0.75,  # share of the stage's steps; sparse from there on
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            l0=dict(
+                strength=1e-4,  # lambda / training examples
+                groups="in",  # what shares a gate; or "element", "out"
+                drop_rate=0.05,  # of the gates to begin with
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            proximal=dict(
+                strength=0.1,  # of the lasso or the group lasso
+                learning_rate=1e-3,  # steps shrink by this times the strength
+                groups="element",  # or "out", "in"
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            soft_share=dict(
+                strength=1e-5,  # tau / training examples
+                components=17,  # the zero component among them
+                zero=0.99,  # share of the weights in it, before they are seen
+                spread=(250.0, 0.1),  # Gamma prior of the precisions: shape, rate
+                zero_spread=(5000.0, 2.0),  # that of the zero component
+                collapse=1000,  # steps before weights become means; 0: never
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            variational=dict(
+                strength=7e-4,  # of the KL: 1 / training examples
+                threshold=3.0,  # of log alpha, above which a weight is removed
+                log_sigma2=-10.0,  # of each weight to begin with
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            share=dict(
+                bits=4,  # of an index: at most 2**bits values, 0 among them
+                start="linear",  # of k-means; or "density", "random"
+                scope="leaf",  # or "global": one codebook for all leaves
+                trained=True,  # False: the values stay as k-means found them
+                iterations=100,  # the most steps of k-means
+                seed=0,  # of the start "random"
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            product=dict(
+                dim=4,  # weights a vector, neighbours along the inputs
+                bits=6,  # of an index: at most 2**bits vectors a leaf
+                iterations=25,  # the most steps of k-means
+                seed=0,  # of its start
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            fixed=dict(pattern=r"^(?!logits/)"),  # leaves that are not trained
+            tie=dict(
+                layers=r"block_(\d+)/",  # its group is the layer's number
+                pattern=".",  # of the leaves in layers: which are shared
+                every=0,  # so many consecutive layers share; 0: all of them
+                paths=(),  # instead of layers = "": leaves by their full paths
+                start="first",  # or "mean": of the layers' weights
+            ),
+            factorize=dict(
+                rank=0,  # of each leaf; give one of rank, energy and budget
+                energy=0.0,  # share of each leaf's squared singular values to keep
+                budget=0.3,  # share of all leaves' weights that the factors may hold
+                residual=False,  # True: train what the factors leave out, too
+                weighting="",  # or "activations": best for the inputs, measured on
+                batches=32,  # of training data
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            tucker=dict(
+                rank_in=0,  # give both ranks, or an energy
+                rank_out=0,
+                energy=0.9,  # share of squared singular values to keep, each side
+                pattern=r"conv[^/]*/kernel(/|$)",
+            ),
+            cp=dict(
+                rank=16,
+                iterations=200,  # sweeps of alternating least squares
+                pattern=r"conv[^/]*/kernel(/|$)",
+            ),
+            lora=dict(
+                rank=4,
+                alpha=8.0,  # how far the change goes, as a multiple of the rank
+                seed=0,  # of the factors' first values
                 pattern=r"(^|/)kernel(/|$)",
             ),
             # Techniques on activations.
@@ -107,6 +253,11 @@ def base(experiment="compress", stages=()):
             l1=dict(weight=1e-5, pattern=r"(^|/)kernel(/|$)"),
             l2=dict(weight=1e-4, pattern=r"(^|/)kernel(/|$)"),
             elastic_net=dict(weight=1e-5, l1_ratio=0.5, pattern=r"(^|/)kernel(/|$)"),
+            group_lasso=dict(
+                weight=1e-4,
+                groups="in",  # or "out", "both"
+                pattern=r"(^|/)kernel(/|$)",
+            ),
             # Augmentations.
             shift=dict(pixels=1, fill="zero"),
             flip=dict(probability=0.5),

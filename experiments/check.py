@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import recipe
+from experiments import recipe, scoring
 from lib import errors, models, objectives, program, transforms
 from lib.data import dataset
 from lib.report import progress
@@ -52,6 +52,9 @@ def settings(config: Any) -> None:
         ("eval_batch_size", config.eval_batch_size, 1),
         ("seed", config.seed, 0),
         ("fake_quantize.batches", config.fake_quantize.batches, 1),
+        ("prune.batches", config.prune.batches, 1),
+        ("sparsegpt.batches", config.sparsegpt.batches, 1),
+        ("factorize.batches", config.factorize.batches, 1),
         ("latency.batch_size", config.latency.batch_size, 1),
         ("latency.repeats", config.latency.repeats, 1),
         ("latency.warmup", config.latency.warmup, 0),
@@ -114,7 +117,10 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         rules = recipe.rules(config, stage)
         network = step.Network(models.make_apply(module))
         teacher = network if stage.teacher else None
-        made, chain = recipe.build(config, stage, network, teacher, data.normalisation)
+        given = scoring.outline(config, stage, network, params, variables, data.shape)
+        made, chain = recipe.build(
+            config, stage, network, teacher, data.normalisation, given
+        )
         plan = transforms.plan(chain.transform, params)
         example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
         rows = program.coverage(network.apply, rules)(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import scoring
 from lib import errors, models, objectives, program, schedules, transforms, tree
 from lib.data import augment, dataset, normalise, pipeline
 from lib.train import optimizer, step
@@ -56,17 +57,63 @@ class Chain(NamedTuple):
     settled: int
 
 
-def build_chain(config: Any, stage: Any) -> Chain:
-    """Returns the chain of a stage's techniques, each with its settings at the top."""
+def build_chain(config: Any, stage: Any, given: scoring.Given | None = None) -> Chain:
+    """Returns the chain of a stage's techniques, each with its settings at the top.
+
+    Args:
+      config: the whole config.
+      stage: the stage's settings.
+      given: what was measured for them, as `scoring.measure` returns it.
+    """
     parts, settled = [], 0
     for name in stage.transforms:
-        make = errors.lookup(transforms.TECHNIQUES, name, "technique")
-        options = dict(config[name])
-        if "schedule" in options:
-            options, end = _scheduled(name, options, stage.steps)
-            settled = max(settled, end)
-        parts.append(make(**options))
+        errors.lookup(transforms.TECHNIQUES, name, "technique")
+        options = scoring.arguments(name, config[name], (given or {}).get(name))
+        rules = options.pop("rules", ())
+        if rules:
+            part, end = _ruled(name, options, rules, stage.steps)
+        else:
+            part, end = _technique(name, options, stage.steps)
+        parts.append(part)
+        settled = max(settled, end)
     return Chain(transforms.chain(*parts), settled)
+
+
+def _ruled(name: str, options: dict[str, Any], rules: Any, steps: int):
+    """Returns a technique at other strengths by rules, `((pattern, strength), ...)`."""
+    strength, aimed, settled = transforms.RULED[name], [], 0
+    for rule in rules:
+        if len(rule) != 2:
+            raise errors.UserError(
+                f"{name}.rules is pairs (pattern, {strength}), got {rule!r}"
+            )
+        # The rule picks the leaves; the first that matches takes one.
+        chosen = {**options, strength: rule[1], "pattern": "."}
+        part, end = _technique(name, chosen, steps)
+        aimed.append((rule[0], part))
+        settled = max(settled, end)
+    return transforms.select(aimed), settled
+
+
+def _technique(name: str, options: dict[str, Any], steps: int):
+    """Returns a technique, and the step count after which it does not move any more."""
+    if "schedule" in options:
+        options, settled = _scheduled(name, options, steps)
+    else:
+        options, settled = _in_steps(name, options, steps)
+    return transforms.TECHNIQUES[name](**options), settled
+
+
+def _in_steps(name: str, options: dict[str, Any], steps: int):
+    """Returns the options with shares of the stage as steps, and the end."""
+    shares = {k: options[k] for k in ("begin", "end") if k in options}
+    if not all(0 <= share <= 1 for share in shares.values()):
+        raise errors.UserError(
+            f"{name}: begin and end are shares of the stage's steps, from 0 to 1, got "
+            f"{shares}"
+        )
+    whole = {k: round(share * steps) for k, share in shares.items()}
+    return {**options, **whole}, whole.get("end", 0)
 
 
 def _scheduled(name: str, options: dict[str, Any], steps: int):
@@ -81,10 +128,11 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
             f"{name}: begin and end are shares of the stage's steps with "
             f"0 <= begin <= end <= 1, got {begin} and {end}"
         )
-    strength, every = transforms.STRENGTHS[name], options["every"]
+    strength, every = transforms.STRENGTHS[name], options.get("every", 1)
     final = options[strength]
+    traced = isinstance(final, jax.core.Tracer)  # in a sweep, which judges them itself
     # A schedule hides its values from the technique: let it judge the plain numbers.
-    for value in (initial, final):
+    for value in () if traced else (initial, final):
         transforms.TECHNIQUES[name](**{**options, strength: value})
     schedule = make(
         initial=initial,
@@ -92,6 +140,8 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
         begin=round(begin * steps),
         end=round(end * steps),
     )
+    if traced:
+        return {**options, strength: schedule}, steps
     updates = np.arange(0, steps, every)
     moving = updates[np.asarray(schedule(updates)) != np.float32(final)]
     if updates[-1] in moving:
@@ -111,9 +161,10 @@ def build(
     network: step.Network,
     teacher: step.Network | None,
     normalisation: normalise.Normalisation,
+    given: scoring.Given | None = None,
 ) -> tuple[step.Recipe, Chain]:
-    """Returns what a stage trains, and how."""
-    chain = build_chain(config, stage)
+    """Returns what a stage trains, and how; `given` as for `build_chain`."""
+    chain = build_chain(config, stage, given)
     rate = optimizer.learning_rate(
         peak=stage.learning_rate,
         decay=stage.decay,
@@ -149,22 +200,10 @@ def calibrate(
 ) -> program.Ranges:
     """Returns the ranges of the network's activations over training batches."""
     settings = config.fake_quantize
-    feed = pipeline.feed(
-        data.train,
-        batch_size=batch_size,
-        seed=config.seed,
-        threads=config.data.threads,
-        ahead=config.data.ahead,
-    )
-    prepare = pipeline.preparation(data.normalisation, None)
-
-    def images():
-        for _ in range(settings.batches):
-            rows = jax.tree.map(lambda r: r[0], feed.next(1))
-            yield variables, prepare(None, feed.take(feed.resident, rows))["image"]
-
+    batches = scoring.batches(config, data, batch_size, settings.batches)
+    images = ((variables, batch["image"]) for batch in batches)
     ranges = program.calibrate(
-        network.apply, params, images(), calibration(settings), train=False, key=None
+        network.apply, params, images, calibration(settings), train=False, key=None
     )
     pattern = tree.compile_pattern(settings.pattern)
     return {site: found for site, found in ranges.items() if pattern.search(site)}

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import check, packing, recipe, workdir
+from experiments import check, packing, recipe, scoring, workdir
 from lib import files, models
 from lib.data import dataset, pipeline, splits
 from lib.report import metrics, progress
@@ -46,12 +46,17 @@ def train(
     axis = parallel.AXIS if config.parallel == "pmap" else None
     bound = models.bind_axis(stage.module, axis)
     network = step.Network(models.make_apply(bound), stage.rules)
-    made, chain = recipe.build(config, settings, network, teacher, data.normalisation)
     ranges = {}
     if stage.rules:
         ranges = recipe.calibrate(
             config, network, params, variables, data, settings.batch_size
         )
+    alone = step.Network(models.make_apply(stage.module), stage.rules)
+    weights = (params, variables, ranges)
+    given = scoring.measure(config, settings, data, alone, weights, teacher, taught)
+    made, chain = recipe.build(
+        config, settings, network, teacher, data.normalisation, given
+    )
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)

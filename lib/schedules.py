@@ -5,10 +5,12 @@ are steps, and a `UserError` says so when they stand the wrong way round. Values
 be traced, so that one compiled run serves many settings.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lib import errors
 
@@ -75,6 +77,52 @@ def one_shot(*, initial: float, final: float, begin: int, end: int) -> Schedule:
     )
 
 
+def staircase(
+    *, initial: float, final: float, begin: int, end: int, rate: float = 0.2
+) -> Schedule:
+    """Goes in even steps, each of which takes the share `rate` of what is left.
+
+    The rounds of the lottery ticket (Frankle & Carbin 2019, arXiv 1803.03635, section
+    2): `1 - s_r = (1 - s_0) * (1 - rate) ** r`, with as many rounds as it takes to
+    reach `final`; the last one ends there. The first comes one round after `begin`,
+    the last at `end`. Where `final` is below `initial`, what is left grows as fast.
+
+    Args:
+      initial: the value until the first round, in [0, 1].
+      final: the value from `end` on, in [0, 1].
+      begin: the step from which rounds are counted.
+      end: the step of the last round; rounds times steps stay below 2**31.
+      rate: share that each round takes, in (0, 1); 20 % in the paper.
+    """
+    if not 0 < rate < 1:
+        raise errors.UserError(f"staircase: rate is between 0 and 1, got {rate}")
+    # To 1e-7, beyond which float32 knows no smaller share; whatever is left goes last.
+    longest = math.ceil(math.log(1e-7) / math.log(1 - rate))
+    shares = (1 - rate) ** np.arange(longest + 1)
+    falls, rises = jnp.float32(shares), jnp.float32(1 / shares)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        done = _progress(step, begin, end)
+        first, last = 1 - jnp.float32(initial), 1 - jnp.float32(final)
+        down = first > last
+        # As many rounds as leave something to take, and one more.
+        unfinished = jnp.where(down, first * falls > last, first * rises < last)
+        rounds = jnp.maximum(jnp.sum(unfinished), 1)
+        # Products of whole numbers: a quotient may fall just short of its round.
+        length = max(end - begin, 1)
+        steps = jnp.clip(jnp.asarray(step) - begin, 0, length)
+        taken = jnp.clip(jnp.floor_divide(steps * rounds, length), 0, longest)
+        left = jnp.where(
+            down,
+            jnp.maximum(first * falls[taken], last),
+            jnp.minimum(first * rises[taken], last),
+        )
+        value = jnp.where(taken == 0, jnp.float32(initial), 1 - left)
+        return jnp.where(done >= 1, jnp.float32(final), value)
+
+    return schedule
+
+
 def periodic(schedule: Schedule, *, every: int) -> Schedule:
     """Holds `schedule` at its value of the last step that `every` divides."""
     if every < 1:
@@ -87,6 +135,7 @@ SCHEDULES = {
     "cubic": cubic,
     "cosine": cosine,
     "one_shot": one_shot,
+    "staircase": staircase,
 }
 
 

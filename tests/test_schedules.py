@@ -18,6 +18,9 @@ TABLES = {
     # 0.5 -+ 0.4 * sqrt(1/2) at the quarters.
     "cosine": [0.1, 0.1, 0.1, 0.2171573, 0.5, 0.7828427, 0.9, 0.9, 0.9],
     "one_shot": [0.1, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9],
+    # 0.9 * 0.8**10 is the first below 0.1, so ten rounds, 10 steps apart: after 2, 5
+    # and 7 of them 0.9 * 0.64, 0.9 * 0.32768 and 0.9 * 0.2097152 are left.
+    "staircase": [0.1, 0.1, 0.1, 0.424, 0.705088, 0.81125632, 0.9, 0.9, 0.9],
 }
 
 
@@ -123,3 +126,18 @@ def test_an_end_before_the_beginning_is_refused(make):
     schedule = make(initial=0.0, final=1.0, begin=100, end=50)
     with pytest.raises(errors.UserError, match="begins at 100, after its end at 50"):
         schedule(60)
+
+
+def test_staircase_takes_the_same_share_of_what_is_left_each_round():
+    schedule = schedules.staircase(
+        initial=0.0, final=1 - 0.5**4, begin=3, end=11, rate=0.5
+    )
+    values = schedule(jnp.arange(14))
+    left = [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125] + [0.0625] * 3
+    np.testing.assert_array_equal(values, 1 - np.float32(left))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -1.0])
+def test_staircase_takes_a_share(rate):
+    with pytest.raises(errors.UserError, match="rate is between 0 and 1"):
+        schedules.staircase(initial=0.0, final=0.9, begin=0, end=9, rate=rate)

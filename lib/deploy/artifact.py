@@ -1,21 +1,21 @@
 """The packed artifact: a frozen tree in one small file, there and back bit for bit.
 
 The format is written down in `reader.py`, which reads it without JAX. It has no pickle
-in it, a checksum for each part, and equal arrays once only. Equal trees give equal
+in it, a checksum over all of it, and equal arrays once only. Equal trees give equal
 bytes: keys are sorted, and nothing depends on the time or place of writing.
 """
 
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from lib import errors, files, representations
-from lib.deploy import packing, reader
+from lib.deploy import coder, masks, packing, reader
 
 Path = str | os.PathLike[str]
 Frozen = representations.Frozen
@@ -28,21 +28,32 @@ _KINDS = {
     "Codebook": representations.Codebook,
     "Sparse": representations.Sparse,
     "LowRank": representations.LowRank,
+    "Tucker": representations.Tucker,
+    "CP": representations.CP,
+    "Sum": representations.Sum,
+    "Tied": representations.Tied,
 }
 
 
 class _Packer:
-    """Turns representations into the header's lists and collects their sections."""
+    """Turns representations into the header's lists and collects their arrays."""
 
     def __init__(self):
-        self.sections: dict[bytes, int] = {}  # content -> index
+        self.body: list[bytes] = []
+        self.known: dict[tuple[str, bytes], int] = {}  # what is stored -> which array
 
-    def section(self, content: bytes) -> int:
-        return self.sections.setdefault(content, len(self.sections))
+    def store(self, spec: list[Any], how: Any, content: bytes) -> list[Any] | int:
+        """Appends an array; returns what the header calls it."""
+        spec = spec if how is None else [*spec, how]
+        index = self.known.setdefault((str(spec), content), len(self.known))
+        if index < len(self.body):
+            return index
+        self.body.append(content)
+        return spec
 
     def array(
         self, x: Any, *, mask: np.ndarray | None = None, bits: int | None = None
-    ) -> list[Any]:
+    ) -> list[Any] | int:
         x = np.asarray(x)
         if x.dtype == _BFLOAT16:
             x = x.view(reader.BFLOAT16)
@@ -57,18 +68,16 @@ class _Packer:
             if x.shape != mask.shape:
                 raise ValueError(f"mask {mask.shape} over a weight of shape {x.shape}")
             spec, x = [name, None], x[mask]
-        if bits is None and name != "b1":
-            return [self.section(x.astype(reader.DTYPES[name]).tobytes()), *spec]
         if name == "b1":
-            return [self.section(packing.pack_bits(x, 1)), *spec]
-        if x.dtype.kind == "i":
-            x = x.astype(np.int64) + (1 << bits >> 1)
-        return [self.section(packing.pack_bits(x, bits)), *spec, bits]
+            how, content = coder.smallest(masks.candidates(x))
+            return self.store(spec, None if how == "b" else how, content)
+        x = x.astype(reader.DTYPES[name])
+        return self.store(spec, *coder.smallest(_candidates(x, bits)))
 
-    def mask(self, mask: np.ndarray) -> list[Any]:
-        content, k = packing.pack_mask(mask)
-        spec = [self.section(content), list(mask.shape)]
-        return spec if k is None else [*spec, int(np.count_nonzero(mask)), k]
+    def mask(self, mask: np.ndarray) -> list[Any] | int:
+        if mask.dtype != bool:
+            raise ValueError(f"a mask is bool, not {mask.dtype}")
+        return self.array(mask)
 
     def node(
         self, rep: representations.Representation, mask: np.ndarray | None = None
@@ -78,22 +87,29 @@ class _Packer:
                 return ["d", self.array(values, mask=mask)]
             case representations.Quantized(codes, scale, zero, bits, group):
                 codes = self.array(codes, mask=mask, bits=bits)
+                scale = self.array(scale)
                 if zero is not None:
                     zero = np.asarray(zero)
                     fits = zero.dtype.kind == "u" and np.all(zero < 1 << bits)
                     zero = self.array(zero, bits=bits if fits else None)
-                return ["q", group, codes, self.array(scale), zero]
-            case representations.Codebook(indices, centroids):
-                bits = max(len(centroids) - 1, 0).bit_length()
+                return ["q", bits, group, codes, scale, zero]
+            case representations.Codebook(indices, centroids, shape):
+                count = representations.shape_of(representations.of(centroids))[0]
+                bits = max(count - 1, 0).bit_length()
+                if shape and mask is not None and np.shape(indices) != mask.shape:
+                    mask = None  # one index stands for several weights
                 indices = self.array(indices, mask=mask, bits=bits)
-                return ["c", indices, self.array(centroids)]
+                below = isinstance(centroids, representations.Representation)
+                centroids = (self.node if below else self.array)(centroids)
+                return ["c", indices, centroids, *([list(shape)] if shape else [])]
             case representations.Sparse(kept, below):
                 kept = np.asarray(kept)
-                if kept.dtype != bool:
-                    raise ValueError(f"a mask is bool, not {kept.dtype}")
                 return ["s", self.mask(kept), self.node(below, kept)]
-            case representations.LowRank(u, v):
-                return ["l", self.node(u), self.node(v)]
+            case representations.Tied(path):
+                return ["t", path]
+        for letter, (kind, names) in reader.KINDS.items():
+            if names and isinstance(rep, _KINDS[kind]):
+                return [letter, *(self.node(getattr(rep, name)) for name in names)]
         raise TypeError(f"not a representation: {type(rep).__name__}")
 
     def tree(self, tree: Any, path: str = "") -> Any:
@@ -113,16 +129,54 @@ class _Packer:
             raise type(e)(f"{path}: {e}") from e
 
 
+def _candidates(x: np.ndarray, bits: int | None) -> list[coder.Candidate]:
+    """Returns the ways to store an array that is not of booleans.
+
+    Args:
+      x: little-endian.
+      bits: that whole numbers have to fit.
+    """
+    found = [coder.Candidate(x.nbytes, None, x.tobytes)]
+    if bits is not None and bits <= min(16, 8 * x.dtype.itemsize):
+        offset = 1 << bits >> 1 if x.dtype.kind == "i" else 0
+        packed = packing.pack_bits(x.astype(np.int64) + offset, bits)
+        found = [coder.Candidate(len(packed), bits, lambda: packed)]
+    if not x.size or x.dtype.itemsize > 4:
+        return found
+    # A letter in the header costs what coding a few numbers saves.
+    u = coder.to_unsigned(x.ravel())
+    whole = coder.numbers(u, 8 * x.dtype.itemsize)
+    return [*found, whole, *_without_the_common(u, x)]
+
+
+def _without_the_common(u: np.ndarray, x: np.ndarray) -> list[coder.Candidate]:
+    """Returns the way "m", if one number is most of `u` or zero is a good part."""
+    middle = np.partition(u, u.size // 2)[u.size // 2]  # any majority is there
+    others = (u != middle).reshape(x.shape)
+    kept = int(np.count_nonzero(others))
+    if kept == 0 or kept > 0.7 * u.size:
+        return []
+    ways = masks.candidates(others)
+    rest = coder.numbers(u[others.ravel()], 8 * x.dtype.itemsize)
+    head = coder.varint(int(middle))
+
+    def make() -> bytes:
+        how, content = coder.smallest(ways)
+        return b"".join([head, how.encode(), content, rest.make()])
+
+    estimate = len(head) + 1 + min(way.estimate for way in ways) + rest.estimate
+    return [coder.Candidate(estimate, "m", make)]
+
+
 def pack(frozen: Frozen, metadata: Mapping[str, Any] | None = None) -> bytes:
     """Returns the artifact's bytes; arguments and errors as `save`."""
     if not isinstance(frozen, Mapping):
         raise TypeError(f"a frozen tree is a dict, got {type(frozen).__name__}")
     packer = _Packer()
     tree = packer.tree(frozen)
-    lengths = [len(content) for content in packer.sections]
     try:
         header = json.dumps(
-            [tree, lengths, dict(metadata or {})],
+            [tree, dict(metadata or {})],
             sort_keys=True,
             separators=(",", ":"),
             allow_nan=False,
@@ -134,13 +188,12 @@ def pack(frozen: Frozen, metadata: Mapping[str, Any] | None = None) -> bytes:
             f"metadata and names take {len(header)} bytes, at most"
             f" {reader.HEADER_LIMIT} fit"
         )
-    header = min(header, zlib.compress(header, 9), key=len)
-    prefix = reader.PREFIX.pack(reader.MAGIC, reader.VERSION, len(header))
-    checksum = reader.CHECKSUM.pack(zlib.crc32(header, zlib.crc32(prefix)))
-    parts = [prefix, checksum, header]
-    for content in packer.sections:
-        parts += [content, reader.CHECKSUM.pack(zlib.crc32(content))]
-    return b"".join(parts)
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=reader.DICTIONARY)
+    header = deflater.compress(header) + deflater.flush()
+    rest = b"".join([coder.varint(len(header)), header, *packer.body])
+    prefix = reader.PREFIX.pack(reader.MAGIC, reader.VERSION)
+    checksum = zlib.crc32(rest, zlib.crc32(prefix))
+    return b"".join([prefix, reader.CHECKSUM.pack(checksum), rest])
 
 
 def save(path: Path, frozen: Frozen, metadata: Mapping[str, Any] | None = None) -> int:
@@ -166,9 +219,9 @@ def save(path: Path, frozen: Frozen, metadata: Mapping[str, Any] | None = None) 
     return files.write_bytes(path, content)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _told(read: Callable[[Path], Any], path: Path) -> Any:
     try:
-        return reader.read(path)
+        return read(path)
     except reader.ArtifactError as e:
         raise errors.UserError(f"artifact {e}") from e
     except OSError as e:
@@ -196,12 +249,17 @@ def load(path: Path) -> Frozen:
       UserError: the file is missing, truncated, altered, no artifact, or newer than
         this program.
     """
-    return _represent(_read(path)[0])
+    return _represent(_told(reader.read, path)[0])
 
 
 def metadata(path: Path) -> dict[str, Any]:
     """Returns the metadata in the file; errors as `load`."""
-    return _read(path)[1]
+    return _told(reader.read, path)[1]
+
+
+def listing(path: Path) -> list[reader.Row]:
+    """Returns a row for each weight in the file; errors as `load`."""
+    return _told(reader.listing, path)
 
 
 def materialize(frozen: Frozen) -> Any:

@@ -13,6 +13,7 @@ import jax
 from lib import errors
 from lib.objectives import checks
 from lib.objectives.distillation import distill
+from lib.objectives.group_lasso import group_lasso
 from lib.objectives.penalties import elastic_net, l1, l2
 from lib.objectives.task import cross_entropy
 
@@ -24,6 +25,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "cross_entropy": cross_entropy,
     "distill": distill,
     "elastic_net": elastic_net,
+    "group_lasso": group_lasso,
     "l1": l1,
     "l2": l2,
 }

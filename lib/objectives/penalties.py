@@ -28,7 +28,7 @@ def _half_square(w: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(jnp.square(w))
 
 
-def _penalty(measure: Callable[[jax.Array], jax.Array], pattern: Rules) -> Term:
+def penalty(measure: Callable[[jax.Array], jax.Array], pattern: Rules) -> Term:
     """Returns the term that adds up `measure` over the leaves that `pattern` picks."""
     patterns = (pattern,) if isinstance(pattern, str) else pattern
     sequence = isinstance(patterns, list | tuple) and len(patterns) > 0
@@ -56,7 +56,7 @@ def l1(*, pattern: Rules = KERNELS) -> Term:
       pattern: regular expression, or a tuple of them, searched for in `a/b/kernel`
         paths; one that matches nothing raises a `UserError` when the term is traced.
     """
-    return _penalty(_absolute, pattern)
+    return penalty(_absolute, pattern)
 
 
 def l2(*, pattern: Rules = KERNELS) -> Term:
@@ -65,7 +65,7 @@ def l2(*, pattern: Rules = KERNELS) -> Term:
     Args:
       pattern: as in `l1`.
     """
-    return _penalty(_half_square, pattern)
+    return penalty(_half_square, pattern)
 
 
 def elastic_net(*, l1_ratio: float | jax.Array, pattern: Rules = KERNELS) -> Term:
@@ -83,4 +83,4 @@ def elastic_net(*, l1_ratio: float | jax.Array, pattern: Rules = KERNELS) -> Ter
     def mixed(w: jax.Array) -> jax.Array:
         return l1_ratio * _absolute(w) + (1 - l1_ratio) * _half_square(w)
 
-    return _penalty(mixed, pattern)
+    return penalty(mixed, pattern)

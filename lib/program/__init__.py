@@ -11,7 +11,9 @@ from lib.program.calibrate import (
     minmax,
     moving_average,
 )
+from lib.program.factored import factored, keep_factors, run_factored
 from lib.program.fake_quantize import Row, Rule, coverage, fake_quantize
+from lib.program.inputs import accumulate, gram, inputs, square_norm, unfed
 from lib.program.observe import observe, unobserved
 from lib.program.rewrite import Handler, rewrite
 from lib.program.sites import Missed, Site, missed, sites
@@ -25,14 +27,22 @@ __all__ = [
     "Row",
     "Rule",
     "Site",
+    "accumulate",
     "calibrate",
     "coverage",
+    "factored",
     "fake_quantize",
+    "gram",
+    "inputs",
+    "keep_factors",
     "minmax",
     "missed",
     "moving_average",
     "observe",
     "rewrite",
+    "run_factored",
     "sites",
+    "square_norm",
+    "unfed",
     "unobserved",
 ]

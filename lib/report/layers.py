@@ -1,5 +1,6 @@
 """What became of each weight: sizes, bits and histograms, as plain data."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,10 +25,11 @@ def describe(frozen: Any, dense: Any | None = None) -> list[dict[str, Any]]:
       that are not exactly zero; its "dense" is None where there is none to compare.
     """
     before = tree.flatten(dense) if dense is not None else {}
+    thawed = tree.flatten(reps.thaw(frozen))
     described = []
     for path, leaf in tree.flatten(frozen).items():
         rep = reps.of(leaf)
-        packed = np.asarray(reps.materialize(rep), np.float32)
+        packed = np.asarray(thawed[path], np.float32)
         old = before.get(path)
         if old is not None and np.shape(old) != packed.shape:
             old = None
@@ -62,18 +64,24 @@ def histogram(packed: np.ndarray, dense: Any | None = None) -> dict[str, Any]:
 
 
 def bits(rep: reps.Representation) -> int:
-    """Returns the bits of one stored weight; of the wider factor in a product."""
+    """Returns the bits of one stored weight; of the widest part in a product or sum.
+
+    A weight that is tied to another stores none.
+    """
     match rep:
         case reps.Dense(values):
             return 8 * np.asarray(values).dtype.itemsize
         case reps.Quantized(bits=width):
             return width
         case reps.Codebook(centroids=centroids):
-            return max(1, math.ceil(math.log2(len(centroids))))
+            count = reps.shape_of(reps.of(centroids))[0]
+            return max(1, math.ceil(math.log2(count)))
         case reps.Sparse(values=below):
             return bits(below)
-        case reps.LowRank(u, v):
-            return max(bits(u), bits(v))
+        case reps.LowRank() | reps.Tucker() | reps.CP() | reps.Sum():
+            return max(bits(part) for part in reps.parts(rep))
+        case reps.Tied():
+            return 0
     raise TypeError(f"not a representation: {type(rep).__name__}")
 
 
@@ -83,6 +91,9 @@ def spell(rep: reps.Representation) -> str:
     match rep:
         case reps.Sparse(values=below):
             return f"{name} of {spell(below)}"
-        case reps.LowRank(u, v):
-            return f"{name} of {spell(u)} and {spell(v)}"
+        case reps.LowRank() | reps.Tucker() | reps.CP() | reps.Sum():
+            fields = [getattr(rep, f.name) for f in dataclasses.fields(rep)]
+            return f"{name} of {' and '.join(map(spell, fields))}"
+        case reps.Tied(path):
+            return f"{name} to {path}"
     return name

@@ -13,7 +13,8 @@ def _decayed(params: Any) -> Any:
     """Marks what weight decay shrinks: kernels and what techniques made of them."""
     pattern = tree.compile_pattern(KERNELS)
     flat = tree.flatten(params)
-    return tree.unflatten({p: bool(pattern.search(p)) for p in flat})
+    # Into the tree itself: a leaf that is not trained leaves an empty dict there.
+    return tree.replace(params, {p: bool(pattern.search(p)) for p in flat})
 
 
 def adamw(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):

@@ -36,8 +36,10 @@ def slots(
     """Returns the optimiser's state with the slots of renewed weights as at the start.
 
     A slot is an array of the state at a weight's path (the names of the dicts that its
-    place ends in) which has that weight's shape: moments, traces, accumulated gradients. Counters, and slots
-    that are shared by many weights (Adafactor's rows and columns), stay as they are.
+    place ends in) which has that weight's shape: moments, traces, accumulated
+    gradients. Counters, and slots that are shared by many weights (Adafactor's rows and
+    columns), stay as they are: so does the number of steps by which Adam corrects its
+    bias, and a weight's first step after it begins anew is longer than the very first.
 
     Args:
       optimizer: whose state it is.

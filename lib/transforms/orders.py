@@ -7,8 +7,79 @@ from collections.abc import Mapping, Sequence
 
 from lib import errors
 
+# Said of techniques that set weights to 0 for them to grow from there.
+_GROWS = (
+    "what comes back, comes back at 0, and would be removed again before it learns; "
+    "put the technique that removes first: the other then moves within what it keeps"
+)
+
+_CODEBOOKS = (
+    "it would make one of the layers' codebooks, not of their weights; put tie first, "
+    "or share with scope='global'"
+)
+
+_PRODUCT = (
+    "it would round the product, which is then stored in full; put quantize after, and "
+    "it rounds the factors"
+)
+
+# What techniques that come last train beside the weights.
+_TRAINED_BESIDE = {
+    "l0": "gates",
+    "soft_share": "mixture",
+    "variational": "variances",
+}
+
+
+def _last(earlier: str, later: str) -> str:
+    return (
+        f"it would take {earlier}'s {_TRAINED_BESIDE[earlier]} for weights, too; put "
+        f"{later} first, or {earlier} in a stage before"
+    )
+
+
+# What treats each layer's copy of a tied weight on its own, so that they come apart.
+_EACH_COPY = (
+    *("prune", "keep", "soft_movement", "rigl", "set", "acdc", "ste", "sr_ste"),
+    *("sparsegpt", "proximal", "l0", "variational", "soft_share", "quantize"),
+    *("factorize", "tucker", "cp", "lora"),
+)
+
+# What works by moving weights.
+_MOVES = ("rigl", "set", "acdc", "proximal", "soft_share")
+
 # (earlier, later) technique on one leaf -> why that has no meaning, and what has.
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED: dict[tuple[str, str], str] = {
+    **{
+        (first, "tie"): "it would treat each layer's copy on its own, and they would "
+        f"no longer be one; tie first: chain(tie(...), {first}(...))"
+        for first in _EACH_COPY
+    },
+    **{
+        (first, "fixed"): f"{first} works by moving weights, and fixed ones do not "
+        "move; leave one of the two out, or aim them at different leaves"
+        for first in _MOVES
+    },
+    ("acdc", "keep"): _GROWS,
+    ("acdc", "prune"): _GROWS,
+    ("acdc", "sparsegpt"): _GROWS,
+    ("rigl", "keep"): _GROWS,
+    ("rigl", "prune"): _GROWS,
+    ("rigl", "sparsegpt"): _GROWS,
+    ("set", "keep"): _GROWS,
+    ("set", "prune"): _GROWS,
+    ("set", "sparsegpt"): _GROWS,
+    ("quantize", "factorize"): _PRODUCT,
+    ("quantize", "tucker"): _PRODUCT,
+    ("quantize", "cp"): _PRODUCT,
+    ("share", "tie"): _CODEBOOKS,
+    ("product", "tie"): _CODEBOOKS,
+    **{
+        (earlier, later): _last(earlier, later)
+        for earlier in _TRAINED_BESIDE
+        for later in (*_EACH_COPY, "share", "product")
+    },
+}
 
 
 def name(how: str) -> str:

@@ -184,3 +184,25 @@ def keep_all_but(scores: Sequence[jax.Array], removed: jax.Array) -> list[jax.Ar
     surplus = dropped - removed
     masks = lax.cond(surplus > 0, by_place, by_score, surplus)
     return [m | (removed == 0) for m in masks]
+
+
+def keep_in_groups(score: jax.Array, removed: jax.Array, size: int) -> jax.Array:
+    """Returns the mask that drops the `removed` lowest scores of every group.
+
+    Args:
+      score: `[..., inputs, out]` float; `size` neighbours along the flattened inputs
+        (all axes but the last) make a group, of each output on its own.
+      removed: int32 scalar in `[0, size]`; may be traced.
+      size: length of a group; divides the number of inputs.
+
+    Returns:
+      bool of the score's shape, True = keep. Of equal scores those that stand first
+      are kept.
+    """
+    keys = order(score).reshape(-1, size, score.shape[-1])
+    place = jnp.arange(size)
+    first = (place[:, None] < place[None, :])[None, :, :, None]
+    other, mine = keys[:, :, None, :], keys[:, None, :, :]
+    # Comparing all pairs is fused; sorting short groups would not be.
+    ahead = (other > mine) | ((other == mine) & first)
+    return (jnp.sum(ahead, axis=1) < size - removed).reshape(score.shape)

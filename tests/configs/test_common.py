@@ -7,6 +7,7 @@ import json
 import pytest
 
 from configs import common
+from experiments import scoring
 from lib import files, objectives
 from lib import transforms as T
 from lib.data import augment
@@ -63,11 +64,26 @@ def options(function, without=()):
     return set(inspect.signature(function).parameters) - set(without)
 
 
+# What the experiment makes of settings, and what it gives a technique from elsewhere.
+SCHEDULE = {"schedule", "initial", "begin", "end"}
+MEASURED = {"scores", "grams"}
+
+
 @pytest.mark.parametrize("name", T.TECHNIQUES)
 def test_the_settings_of_a_technique_are_its_arguments(name):
+    settings = set(common.base()[name]) - set(scoring.SETTINGS) - {"rules"}
+    if "schedule" in settings:
+        assert settings >= SCHEDULE
+        settings -= SCHEDULE
+    assert settings == options(T.TECHNIQUES[name], without={"keep", *MEASURED})
+
+
+def test_rules_give_an_argument_of_their_technique():
     base = common.base()
-    scheduled = {"schedule", "initial", "begin", "end"} if name in ("prune",) else set()
-    assert set(base[name]) - scheduled == options(T.TECHNIQUES[name], without={"keep"})
+    ruled = {name for name in T.TECHNIQUES if "rules" in base[name]}
+    assert ruled == set(T.RULED)
+    for name, argument in T.RULED.items():
+        assert argument in base[name]
 
 
 @pytest.mark.parametrize("name", objectives.TERMS)

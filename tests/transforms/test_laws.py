@@ -11,7 +11,8 @@ import pytest
 
 from lib import representations, schedules, tree
 from lib import transforms as T
-from lib.transforms.prune import DISTRIBUTIONS
+from lib.transforms.distributions import DISTRIBUTIONS
+from lib.transforms.scores import SCORES
 
 KEY = jax.random.key(0)
 # Groups of 2 divide the inputs of each. Few shapes: each one is compiled for.
@@ -56,12 +57,21 @@ MOVING = st.builds(
     begin=st.just(0),
     end=st.integers(0, 3),
 )
-PRUNES = st.just(T.keep()) | st.builds(
+FIXED = st.builds(
     T.prune,
-    sparsity=SPARSITIES | MOVING,
+    sparsity=SPARSITIES,
     distribution=st.sampled_from(sorted(DISTRIBUTIONS)),
     every=st.integers(1, 2),
 )
+FOLLOWING = st.builds(
+    T.prune,
+    sparsity=MOVING,
+    distribution=st.sampled_from(sorted(set(DISTRIBUTIONS) - {"lamp"})),
+    score=st.sampled_from(sorted(set(SCORES) - {"given"})),
+    every=st.integers(1, 2),
+    rewind=st.booleans(),
+)
+PRUNES = st.just(T.keep()) | FIXED | FOLLOWING
 FEWER_BITS = schedules.linear(initial=8.0, final=3.0, begin=0, end=2)
 
 
@@ -113,7 +123,8 @@ def masks_of(state):
             for path, mask in part.items():
                 kept[path] = mask & kept.get(path, True)
         return kept
-    arrays = {p: np.asarray(x) for p, x in state.items() if not isinstance(x, tuple)}
+    found = {p: x["mask"] if isinstance(x, dict) else x for p, x in state.items()}
+    arrays = {p: np.asarray(x) for p, x in found.items() if not isinstance(x, tuple)}
     return {path: x for path, x in arrays.items() if x.dtype.kind == "b"}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lib import errors, schedules
 from lib import transforms as T
-from lib.transforms.prune import DISTRIBUTIONS, erk
+from lib.transforms.distributions import DISTRIBUTIONS, erk
 
 SHAPES = {"a": (6, 4), "b": (3, 3, 2, 5), "c": (1, 8)}  # 24, 90 and 8 weights
 SIZES = list(SHAPES.values())
@@ -59,8 +59,8 @@ def test_literal_scores_and_masks():
     expected = [[0.5, 0, 3], [-4, 0, 0]]
     np.testing.assert_array_equal(t.decode(code, state)["kernel"], np.float32(expected))
     np.testing.assert_array_equal(state["kernel"], np.not_equal(expected, 0))
-    # The code keeps what the mask removed, and the bias is not touched.
-    np.testing.assert_array_equal(code["kernel"], params["kernel"])
+    # What went is 0 for later techniques, too, and the bias is not touched.
+    np.testing.assert_array_equal(code["kernel"], np.float32(expected))
     assert t.decode(code, state)["bias"] is params["bias"]
 
 
@@ -281,7 +281,7 @@ def test_gradient_is_the_masked_gradient():
         (
             {"sparsity": 0.5, "distribution": "layer_wise"},
             "unknown distribution of sparsity 'layer_wise'; did you mean 'layerwise'? "
-            "valid: erk, global, layerwise",
+            "valid: erk, global, lamp, layerwise, output",
         ),
         ({"sparsity": 0.5, "every": 0}, "every is at least 1 step, got 0"),
         ({}, "either a sparsity or keep=True, got None and False"),

@@ -1,0 +1,42 @@
+"""Papers' rows over several seeds: claim, ours, file bytes, time, command.
+
+Leaves `RESULTS.md`. About an hour for all of LeNet-300-100's on 2 CPU cores, from
+MNIST that TFDS has prepared.
+
+    python run.py --config=configs/reproduce.py --workdir=/tmp/papers
+    python run.py ... --config.papers="('snip',)" --config.seeds="(0,)"
+    python run.py --config=configs/reproduce.py:smoke --workdir=/tmp/smoke
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def smoke(config):
+    """Runs one paper's smoke variant, on the digits, for one seed."""
+    config.papers = ("deep_compression:smoke",)
+    config.seeds = (0,)
+    return config
+
+
+def get_config(arg=""):
+    config = ConfigDict(
+        dict(
+            experiment="reproduce",
+            xla_flags="",
+            # Files of configs/papers, with a variant or without.
+            papers=(
+                "deep_compression",
+                "snip",
+                "snip:extreme",
+                "rigl",
+                "two_of_four",
+                "ours:lenet300",
+            ),
+            seeds=(0, 1, 2),
+            options=(),  # flags for every run, as "--config.data.data_dir=DIR"
+        )
+    )
+    config.lock()
+    return common.variant(arg, config, smoke=smoke)

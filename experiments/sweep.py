@@ -1,0 +1,232 @@
+"""Trains one stage at every setting of a grid, in one compiled program.
+
+Settings are data, so the grid costs one compilation: its runs go one after another or
+side by side under `vmap`, whichever a pilot finds faster. Judged on validation data.
+"""
+
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import recipe, workdir
+from experiments.benchmarks import sweep_page
+from lib import errors, files, models, tree
+from lib.data import dataset, pipeline, splits
+from lib.deploy import measure
+from lib.report import progress
+from lib.train import population, step
+
+NAME = "sweep.json"
+PAGE = "SWEEP.md"
+FORMS = ("auto", "sequential", "vmapped")
+
+Settings = dict[str, float]
+
+
+def run(config: Any, workdir_path: str) -> dict[str, Any]:
+    """Runs the grid of `config.sweep`; writes and returns `sweep.json`."""
+    check(config)
+    at = workdir.find(workdir_path, config)
+    if (at / NAME).exists() and (at / PAGE).exists():
+        progress.say(f"{at} is finished; this is what it measured")
+        return show(at, files.read_json(at / NAME))
+    data = recipe.load_data(config.data)
+    grid = settings_of(config)
+    job = Job(config, data, grid)
+    workdir.claim(at, config)
+    form = config.sweep.form
+    pilot = job.pilot() if form == "auto" else {}
+    if pilot:
+        form = min(pilot, key=pilot.get)
+        progress.say(f"a pilot chose {form}: {pilot}")
+    found, seconds = job.timed(form)
+    times = {form: seconds}
+    for other in config.sweep.compare:
+        if other not in times:
+            again, times[other] = job.timed(other)
+            _same(found, again, other)
+    result = {
+        "experiment": config.experiment,
+        "config": config.to_dict(),
+        "environment": measure.environment(),
+        "form": form,
+        "pilot_seconds": pilot,
+        "seconds": times,
+        "runs": [
+            {**settings, "seed": seed, **one}
+            for (settings, seed), one in zip(grid, found, strict=True)
+        ],
+        "examples": len(data.validation),
+    }
+    files.write_json(at / NAME, result)
+    result = files.read_json(at / NAME)
+    files.write_text(at / PAGE, sweep_page.markdown(result))
+    return show(at, result)
+
+
+def show(at: pathlib.Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Prints the page and where it is."""
+    progress.say(sweep_page.text(result))
+    progress.say(f"page: {at / PAGE}")
+    return result
+
+
+def check(config: Any) -> None:
+    """Raises a `UserError` for a grid that cannot be run."""
+    sweep = config.sweep
+    for form in (sweep.form, *sweep.compare):
+        known = (*FORMS, "compiled") if form != sweep.form else FORMS
+        errors.lookup(dict.fromkeys(known), form, "form of a sweep")
+    if len(sweep.fields) != len(sweep.grid) or not all(sweep.grid):
+        raise errors.UserError(
+            f"sweep.grid has one tuple of values for each of sweep.fields, got "
+            f"{sweep.grid} for {sweep.fields}"
+        )
+    known = list(tree.flatten(config.to_dict()))
+    for field in sweep.fields:
+        if field.replace(".", "/") not in known:
+            names = [name.replace("/", ".") for name in known]
+            raise errors.UserError(
+                f"sweep: unknown field {field!r}; {errors.hint(field, names)}"
+            )
+    if not sweep.seeds:
+        raise errors.UserError("sweep.seeds is empty; name at least one seed")
+    stage = config[config.sweep.stage]
+    if stage.teacher or stage.start or stage.program:
+        raise errors.UserError(
+            f"sweep: {config.sweep.stage} starts afresh, without a teacher and without "
+            "rounding activations; clear its start, teacher and program"
+        )
+    # Each value by itself, as the technique judges numbers.
+    for settings, _ in settings_of(config):
+        recipe.build_chain(changed(config, settings), stage)
+
+
+def settings_of(config: Any) -> list[tuple[Settings, int]]:
+    """Returns (settings, seed) of every run, in the order of the grid."""
+    sweep = config.sweep
+    return [
+        (dict(zip(sweep.fields, values, strict=True)), seed)
+        for *values, seed in itertools.product(*sweep.grid, sweep.seeds)
+    ]
+
+
+def changed(config: Any, settings: dict[str, Any]) -> Any:
+    """Returns a copy of the config with other values, which may be traced."""
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked(), copy.ignore_type():
+        for field, value in settings.items():
+            *groups, last = field.split(".")
+            group = copy
+            for name in groups:
+                group = group[name]
+            group[last] = value
+    return copy
+
+
+class Job:
+    """The grid with what its runs share: data on the device, and what is compiled."""
+
+    def __init__(
+        self, config: Any, data: dataset.Dataset, grid: Sequence[tuple[Settings, int]]
+    ):
+        """Puts the data on the device; compiles nothing."""
+        self.stage = stage = config[config.sweep.stage]
+        self.members = []
+        for settings, seed in grid:
+            feed = pipeline.OnDevice(
+                data.train, batch_size=stage.batch_size, seed=seed, sharding=None
+            )
+            numbers = {k: jnp.float32(v) for k, v in settings.items()}
+            rows = feed.next(stage.steps)
+            self.members.append(population.Member(numbers, jnp.int32(seed), rows))
+        self.resident = feed.resident
+        judged = splits.may_choose(data.validation, "the best setting")
+        (held_out,) = pipeline.eval_batches(judged, len(judged))
+        self.held_out = jax.device_put(held_out)
+        self.forms = forms(_program(config, data))
+
+    def timed(self, form: str) -> tuple[list[dict[str, float]], float]:
+        """Returns what each run found, and the seconds, compiling included."""
+        began = time.perf_counter()
+        run = self.forms[form]
+        trained = run(self.members, self.resident, self.held_out)
+        found = [
+            {
+                "accuracy": int(one.correct) / int(self.held_out["weight"].sum()),
+                "nonzero": int(one.nonzero),
+                "loss": float(np.asarray(one.losses)[-1]),
+            }
+            for one in jax.device_get(trained)
+        ]
+        return found, time.perf_counter() - began
+
+    def pilot(self) -> dict[str, float]:
+        """Returns the seconds that a hundredth of the steps takes in each form."""
+        steps = max(1, self.stage.steps // 100)
+        short = [
+            m._replace(rows=jax.tree.map(lambda r: r[:steps], m.rows))
+            for m in self.members
+        ]
+        seconds = {}
+        for form in FORMS[1:]:
+            run, args = self.forms[form], (short, self.resident, self.held_out)
+            jax.block_until_ready(run(*args))  # compiles
+            began = time.perf_counter()
+            jax.block_until_ready(run(*args))
+            seconds[form] = time.perf_counter() - began
+        return seconds
+
+
+def _program(config: Any, data: dataset.Dataset) -> Callable[..., population.Trained]:
+    stage = config[config.sweep.stage]
+    module = recipe.build_model(stage.model, data.classes)
+    network = step.Network(models.make_apply(module))
+
+    def recipe_of(settings):
+        now = changed(config, settings)
+        stage = now[config.sweep.stage]
+        return recipe.build(now, stage, network, None, data.normalisation)[0]
+
+    def init(key):
+        return models.init(module, key, data.shape)
+
+    return population.run_of(recipe_of, init, pipeline.OnDevice.take)
+
+
+def forms(run: Callable[..., population.Trained]) -> dict[str, Callable]:
+    """Returns {form: (members, resident, held out) -> [Trained]} of the same runs.
+
+    `sequential` and `vmapped` are one program each; `compiled` is a program a run, what
+    one does where settings are constants of the program.
+    """
+    one, side_by_side = jax.jit(run), jax.jit(jax.vmap(run, in_axes=(0, None, None)))
+
+    def sequential(members, resident, held_out):
+        return [one(member, resident, held_out) for member in members]
+
+    def vmapped(members, resident, held_out):
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *members)
+        trained = side_by_side(stacked, resident, held_out)
+        return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(members))]
+
+    def compiled(members, resident, held_out):
+        def alone(m):
+            return jax.jit(lambda *args: run(m._replace(rows=args[0]), *args[1:]))
+
+        return [alone(m)(m.rows, resident, held_out) for m in members]
+
+    return {"sequential": sequential, "vmapped": vmapped, "compiled": compiled}
+
+
+def _same(found: list[dict], again: list[dict], form: str) -> None:
+    """Raises a `RunError` where two forms of the same runs differ by much."""
+    for one, other in zip(found, again, strict=True):
+        if abs(one["nonzero"] - other["nonzero"]) > 1e-3 * max(one["nonzero"], 1):
+            raise errors.RunError(f"{form}: {other} where {one} was found")

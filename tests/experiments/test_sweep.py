@@ -1,0 +1,93 @@
+"""A grid of settings: one program, and the same numbers in every form of running it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.benchmarks import sweep as config_file
+from experiments import recipe, sweep
+from lib import errors, models
+from lib.train import step
+
+
+def small(**changes):
+    config = config_file.get_config("smoke")
+    config.swept.model.widths = (16,)
+    config.swept.steps = 12
+    for key, value in changes.items():
+        config.sweep[key] = value
+    return config
+
+
+@pytest.mark.slow
+def test_every_form_finds_the_same_and_compiles_once(tmp_path, capsys):
+    forms = ("sequential", "vmapped", "compiled")
+    result = sweep.run(small(form="sequential", compare=forms), tmp_path)
+    assert json.loads((tmp_path / "sweep.json").read_text()) == result
+    assert set(result["seconds"]) == set(forms) and len(result["runs"]) == 4
+    for one in result["runs"]:
+        kernels = 64 * 16 + 16 * 10
+        removed = round(one["prune.sparsity"] * 64 * 16) + round(
+            one["prune.sparsity"] * 160
+        )
+        # Biases are not pruned; a few weights round to zero.
+        assert 0.7 * (kernels - removed) < one["nonzero"] <= kernels - removed + 26
+    page = (tmp_path / "SWEEP.md").read_text()
+    assert "| 0.9 | 8 |" in page and "one program, all runs side by side" in page
+    assert sweep.run(small(form="sequential", compare=forms), tmp_path) == result
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_member_is_the_run_that_one_would_write(tmp_path):
+    config = small()
+    data = recipe.load_data(config.data)
+    job = sweep.Job(config, data, sweep.settings_of(config))
+    args = job.resident, job.held_out
+    swept = job.forms["sequential"](job.members, *args)
+    vmapped = job.forms["vmapped"](job.members, *args)
+    for (settings, seed), one, other, member in zip(
+        sweep.settings_of(config), swept, vmapped, job.members, strict=True
+    ):
+        now = sweep.changed(config, settings)
+        module = recipe.build_model(now.swept.model, 10)
+        network = step.Network(models.make_apply(module))
+        made, _ = recipe.build(now, now.swept, network, None, data.normalisation)
+        params, variables = models.init(module, jax.random.key(seed), data.shape)
+        state = step.init(made, params, variables, {})
+        fixed = step.Fixed(np.int32(seed), job.resident, None)
+
+        def take(resident, rows):
+            batch = {k: v[rows["index"]] for k, v in resident.items()}
+            return {**batch, "weight": np.ones(32, np.float32)}
+
+        advance = jax.jit(
+            lambda s, r, f, made=made, take=take: step.advance(made, take, s, r, f)
+        )
+        losses = []
+        for i in range(12):
+            rows = jax.tree.map(lambda r, i=i: r[i], member.rows)
+            state, metrics = advance(state, rows, fixed)
+            losses.append(metrics["loss"])
+        np.testing.assert_allclose(one.losses, losses, rtol=2e-4)
+        np.testing.assert_allclose(other.losses, losses, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": "vmaped"}, "unknown form of a sweep 'vmaped'; did you mean"),
+        ({"compare": ("serial",)}, "unknown form of a sweep 'serial'"),
+        ({"fields": ("prune.sparsty", "quantize.bits")}, "prune.sparsity"),
+        ({"fields": ("prune.sparsity",)}, "one tuple of values for each"),
+        ({"grid": ((0.5, 1.5), (2,))}, "from 0 to 1, got 1.5"),
+        ({"grid": ((0.5,), (9,))}, "from 2 to 8, got 9"),
+        ({"seeds": ()}, "sweep.seeds is empty"),
+    ],
+)
+def test_a_bad_grid_is_one_line(changes, message, tmp_path):
+    with pytest.raises(errors.UserError, match=message):
+        sweep.run(small(**changes), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
