@@ -78,6 +78,7 @@ OPTIONS = {
     "cross_entropy": {"label_smoothing": 0.0},
     "distill": {"temperature": 2.0},
     "elastic_net": {"l1_ratio": 0.5},
+    "group_lasso": {"groups": "in"},
     "l1": {},
     "l2": {},
 }
