@@ -147,6 +147,7 @@ def test_a_stop_between_checkpoints_does_not_change_which_is_best(tmp_path):
     jobs.same(one.state, other.state)
 
 
+@pytest.mark.slow
 def test_before_the_schedule_is_done_no_checkpoint_is_the_best(tmp_path):
     job = whole()
     jobs.fit(job, tmp_path, eligible=18)

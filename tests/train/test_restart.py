@@ -160,6 +160,7 @@ def test_nothing_fresh_is_nothing_done():
     assert restart.leaves(code, code, {}) == code
 
 
+@pytest.mark.slow
 def test_leaves_take_the_new_values_where_fresh():
     old, new = params(0), params(1)
     mixed = restart.leaves(old, new, FRESH)

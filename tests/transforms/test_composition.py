@@ -132,7 +132,7 @@ def same_bytes(a, b):
         assert np.asarray(x).tobytes() == np.asarray(b[path]).tobytes(), path
 
 
-def check(names, tmp_path, steps=1):
+def check(names, tmp_path, *, steps=1, gradients=True):
     """Checks one chain; returns False if it is refused."""
     weights = params()
     parts = [MAKE[name]() for name in names]
@@ -146,17 +146,23 @@ def check(names, tmp_path, steps=1):
     decode = jax.jit(t.decode)
     rng = np.random.default_rng(2)
     for step in range(steps):
-        # As one step of training does it.
         key = jax.random.fold_in(KEY, step)
-        sampled, pull = jax.vjp(lambda c, s=states, k=key: T.sample(t, c, s, k), code)
-        assert jax.tree.structure(sampled) == jax.tree.structure(weights)
         upstream = jax.tree.map(
-            lambda w: jnp.asarray(rng.normal(size=w.shape), w.dtype), sampled
+            lambda w: jnp.asarray(rng.normal(size=w.shape), w.dtype), weights
         )
-        (grads,) = pull(upstream)
-        for g in jax.tree.leaves(grads):
-            assert np.isfinite(g).all()
-        code = jax.tree.map(lambda w, g: w - 0.05 * g, code, grads)
+        if gradients:  # as one step of training does it
+            sampled, pull = jax.vjp(
+                lambda c, s=states, k=key: T.sample(t, c, s, k), code
+            )
+            assert jax.tree.structure(sampled) == jax.tree.structure(weights)
+            (moves,) = pull(upstream)
+            for g in jax.tree.leaves(moves):
+                assert np.isfinite(g).all()
+        else:
+            moves = jax.tree.map(
+                lambda w: jnp.asarray(rng.normal(size=w.shape), w.dtype), code
+            )
+        code = jax.tree.map(lambda w, g: w - 0.05 * g, code, moves)
         before = states
         signals = T.Signals(upstream, jnp.int32(step), key)
         states = t.update(code, before, signals)
@@ -164,7 +170,7 @@ def check(names, tmp_path, steps=1):
         code, fresh = T.renew(t, code, before, states)
         flat = tree.flatten(code)
         assert all(flat[path].shape == anew.shape for path, anew in fresh.items())
-        if t.penalty:
+        if gradients and t.penalty:
             assert np.isfinite(t.penalty(code, states))
     decoded = decode(code, states)
     decode(code, states)
@@ -205,7 +211,7 @@ def taken(name):
 @pytest.mark.parametrize("first", MAKE)
 def test_every_pair(first, tmp_path):
     """Each order either holds every promise, or is refused with a reason."""
-    held = [later for later in MAKE if check([first, later], tmp_path)]
+    held = [later for later in MAKE if check([first, later], tmp_path, gradients=False)]
     for later in held:
         if (first, later) in orders.REFUSED:
             assert not taken(first) & taken(later)

@@ -211,6 +211,7 @@ def test_what_was_decoded_is_found_again(
     same_bytes(keep.decode(*keep.encode(once)), once)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8)
 @hypothesis.given(trees(), st.sampled_from(sorted(DISTRIBUTIONS)))
 def test_no_strength_is_the_identity(params, distribution):

@@ -98,6 +98,7 @@ def test_of_ties_the_first_stay():
     np.testing.assert_array_equal(state["kernel"], [[0, 0, 0]])
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(st.floats(0, 1), st.integers(0, 9))
 def test_exact_counts(sparsity, seed):

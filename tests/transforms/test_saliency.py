@@ -119,6 +119,7 @@ def kept(scores, sparsity):
     return [int((decoded[name]["kernel"] != 0).sum()) for name in LAYERS]
 
 
+@pytest.mark.slow
 def test_synflow_is_conserved():
     """Its scores add up to the same in every layer, and at every hidden unit."""
     params = fresh()

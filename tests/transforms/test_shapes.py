@@ -73,6 +73,7 @@ def test_n_of_m_keeps_the_n_largest_of_every_m_inputs(shape, levels):
     jax.tree.map(np.testing.assert_array_equal, said, state)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(
     st.sampled_from([(1, 2), (2, 4), (3, 4)]),

@@ -202,6 +202,7 @@ def test_random_starts_by_seed():
     assert set(of(0)) != set(of(1))
 
 
+@pytest.mark.slow
 def test_bfloat16_stays(tmp_path):
     params = weights(zeros=0.3, dtype=jnp.bfloat16)
     code, state = SHARE.encode(params)
