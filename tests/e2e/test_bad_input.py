@@ -24,7 +24,7 @@ def check(done, *told, trained=False):
 FLAGS = {
     "unknown config key": (
         ["--config.prune.sparsitty=0.9"],
-        ("'prune.sparsitty'", "did you mean 'sparsity'?", "valid: begin, "),
+        ("'prune.sparsitty'", "did you mean 'sparsity'?", "valid: batches, "),
     ),
     "unknown section": (["--config.prun.every=2"], ("'prun.every'", "'prune'?")),
     "key below a number": (["--config.seed.x=1"], ("'seed.x'",)),
@@ -77,7 +77,7 @@ SETTINGS = {
     ),
     "technique": (
         {"pruned__transforms": "('prun',)"},
-        ("unknown technique 'prun'; did you mean 'prune'? valid: keep, prune, quan",),
+        ("unknown technique 'prun'; did you mean 'prune'? valid: acdc, cp, ",),
     ),
     "technique on activations": (
         {"quantized__program": "('fake_quantise',)"},

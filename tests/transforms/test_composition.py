@@ -1,4 +1,4 @@
-"""Every technique after every other, and longer chains: what each promises still holds.
+"""Every technique after the usual first ones, and longer chains: promises still hold.
 
 A technique of a chain sees the code of the one before it and returns its own decoded
 output to it; its promise is about that output.
@@ -207,8 +207,12 @@ def taken(name):
     return {row.path for row in T.plan(MAKE[name](), params()) if row.taken_by}
 
 
+# Of all as the first one, these: the whole square takes a quarter of an hour.
+FIRST = ("keep", "prune", "soft_movement", "quantize")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("first", MAKE)
+@pytest.mark.parametrize("first", FIRST)
 def test_every_pair(first, tmp_path):
     """Each order either holds every promise, or is refused with a reason."""
     held = [later for later in MAKE if check([first, later], tmp_path, gradients=False)]
