@@ -130,7 +130,7 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
         )
     strength, every = transforms.STRENGTHS[name], options.get("every", 1)
     final = options[strength]
-    traced = isinstance(final, jax.core.Tracer)  # in a sweep, which judges them itself
+    traced = isinstance(final, jax.Array)  # in a sweep, which judges them itself
     # A schedule hides its values from the technique: let it judge the plain numbers.
     for value in () if traced else (initial, final):
         transforms.TECHNIQUES[name](**{**options, strength: value})
