@@ -14,7 +14,8 @@ test: $(VENV)/dev
 # The inner loop: under 3 minutes on 2 cores. Most of a test is compiling, so XLA
 # optimises little here; `make test` runs what users run.
 test-fast: $(VENV)/dev
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(VENV)/bin/python -m pytest -m "not slow"
+	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
+	$(VENV)/bin/python -m pytest -m "not slow"
 
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff format --check .

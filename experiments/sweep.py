@@ -150,7 +150,7 @@ class Job:
         judged = splits.may_choose(data.validation, "the best setting")
         (held_out,) = pipeline.eval_batches(judged, len(judged))
         self.held_out = jax.device_put(held_out)
-        self.forms = forms(_program(config, data))
+        self.forms = forms(*_program(config, data))
 
     def timed(self, form: str) -> tuple[list[dict[str, float]], float]:
         """Returns what each run found, and the seconds, compiling included."""
@@ -184,7 +184,8 @@ class Job:
         return seconds
 
 
-def _program(config: Any, data: dataset.Dataset) -> Callable[..., population.Trained]:
+def _program(config: Any, data: dataset.Dataset) -> tuple[Callable, Callable]:
+    """Returns settings -> recipe, and (settings -> recipe) -> a run of a member."""
     stage = config[config.sweep.stage]
     module = recipe.build_model(stage.model, data.classes)
     network = step.Network(models.make_apply(module))
@@ -197,15 +198,19 @@ def _program(config: Any, data: dataset.Dataset) -> Callable[..., population.Tra
     def init(key):
         return models.init(module, key, data.shape)
 
-    return population.run_of(recipe_of, init, pipeline.OnDevice.take)
+    def run_of(recipe_of):
+        return population.run_of(recipe_of, init, pipeline.OnDevice.take)
+
+    return recipe_of, run_of
 
 
-def forms(run: Callable[..., population.Trained]) -> dict[str, Callable]:
+def forms(recipe_of: Callable, run_of: Callable) -> dict[str, Callable]:
     """Returns {form: (members, resident, held out) -> [Trained]} of the same runs.
 
     `sequential` and `vmapped` are one program each; `compiled` is a program a run, what
     one does where settings are constants of the program.
     """
+    run = run_of(recipe_of)
     one, side_by_side = jax.jit(run), jax.jit(jax.vmap(run, in_axes=(0, None, None)))
 
     def sequential(members, resident, held_out):
@@ -218,9 +223,11 @@ def forms(run: Callable[..., population.Trained]) -> dict[str, Callable]:
 
     def compiled(members, resident, held_out):
         def alone(m):
-            return jax.jit(lambda *args: run(m._replace(rows=args[0]), *args[1:]))
+            # Of numbers, before anything is traced, as without a sweep.
+            made = recipe_of({name: float(x) for name, x in m.settings.items()})
+            return jax.jit(run_of(lambda _: made))
 
-        return [alone(m)(m.rows, resident, held_out) for m in members]
+        return [alone(m)(m, resident, held_out) for m in members]
 
     return {"sequential": sequential, "vmapped": vmapped, "compiled": compiled}
 

@@ -180,6 +180,7 @@ def test_traced_bits_are_untraced_bits(symmetric):
             assert np.asarray(a[i]).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_bfloat16_keeps_its_dtype_and_its_levels(symmetric):
     x = jnp.asarray(np.linspace(-3, 3.7, 400), jnp.bfloat16)

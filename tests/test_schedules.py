@@ -33,6 +33,7 @@ def test_every_schedule_has_a_table():
     assert set(TABLES) == set(schedules.SCHEDULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_table(name):
     schedule = make(name)

@@ -149,6 +149,7 @@ def test_angles_and_factors_are_uniform_over_their_range():
     assert 0.898 < factors.min() < 0.905 and 1.095 < factors.max() < 1.102
 
 
+@pytest.mark.slow
 def test_depends_on_key_and_position_alone():
     distort = jax.jit(augment.on_batch(augment.build(tuple(SETTINGS), SETTINGS)))
     whole = distort(KEY, IMAGES, 0)
@@ -162,6 +163,7 @@ def test_depends_on_key_and_position_alone():
     assert len({x.tobytes() for x in same}) == 32  # each gets something of its own
 
 
+@pytest.mark.slow
 def test_chain_is_one_after_another():
     first, second = (augment.build([n], SETTINGS) for n in ("shift", "rotate"))
 

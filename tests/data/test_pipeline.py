@@ -183,6 +183,7 @@ def test_resident_arrays_may_be_replicated_and_rows_sharded(numbered):
     np.testing.assert_array_equal(batch["label"], index)
 
 
+@pytest.mark.slow
 def test_augmentation_comes_before_normalisation(numbered):
     normalisation = normalise.Normalisation((2.0,), (4.0,))
     move = augment.shift(pixels=2, fill="zero")

@@ -432,6 +432,7 @@ def test_any_header_is_read_or_refused(data, version):
     read_or_refused(seal(plain, contents) if version == 1 else seal_2(plain, body))
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=150)
 @hypothesis.given(st.data())
 def test_any_body_is_read_or_refused(data):
@@ -478,6 +479,7 @@ def test_forged_leaves_of_version_2(leaf, what):
     assert re.search(what, refuses(forge_2({"w": leaf}, body)))
 
 
+@pytest.mark.slow
 def test_forged_streams():
     """Bits that promise more than there is to read or to hold."""
     ones = b"\xff" * 40
@@ -509,6 +511,7 @@ def test_forged_headers_of_version_2(plain):
     refuses(seal_2(plain))
 
 
+@pytest.mark.slow
 def test_forged_lengths_of_version_2():
     refuses(seal_2(b"[{},{}]", length=3))
     refuses(seal_2(b"[{},{}]", length=10**6))

@@ -58,6 +58,7 @@ def test_dense_training_has_the_losses_of_the_yardstick(name):
     assert found["steps_per_call"] == (1 if name == "cnn" else 10)
 
 
+@pytest.mark.slow
 def test_masks_follow_the_schedule_while_it_is_timed():
     steps = 40
     config = small("mlp")
@@ -76,6 +77,7 @@ def test_masks_follow_the_schedule_while_it_is_timed():
     assert len({r["dense_0/kernel"] for r in removed}) == 4
 
 
+@pytest.mark.slow
 def test_quantized_training_rounds_and_learns():
     contender = contenders.quantized(job(small("mlp"), 40))
     assert set(contender.state.ranges) == {"MLP/dense_0", "MLP/logits"}

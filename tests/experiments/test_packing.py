@@ -63,6 +63,7 @@ def test_what_is_loaded_is_what_was_trained(job, tmp_path):
     assert packing.normalisation(one.about) == jobs.NORMALISATION
 
 
+@pytest.mark.slow
 def test_the_file_computes_what_the_state_did(job, tmp_path):
     path = tmp_path / "stage.pare"
     packing.save(path, job.recipe, job.state, ABOUT)

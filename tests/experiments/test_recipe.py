@@ -73,6 +73,7 @@ def test_a_schedule_that_cannot_be_done_in_time(steps, end, every):
         recipe.build_chain(made, made.only)
 
 
+@pytest.mark.slow
 def test_without_a_schedule_it_prunes_at_once():
     made = config(transforms=("prune", "quantize"))
     made.prune.schedule = ""

@@ -107,6 +107,7 @@ def test_inputs_and_what_they_give():
     )
 
 
+@pytest.mark.slow
 def test_synflow_is_of_the_sparsity_asked_for():
     made = config(score="synflow", sparsity=0.9)
     net, start = network()

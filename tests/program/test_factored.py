@@ -371,6 +371,7 @@ def test_two_products_that_meet():
     agree(f, params, X)
 
 
+@pytest.mark.slow
 def test_through_jit_remat_scan_cond_and_while():
     params = {"w": SQUARE}
 
@@ -412,6 +413,7 @@ class Block(nn.Module):
         return nn.tanh(nn.Dense(4, name="fc")(x)), None
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_multiplied_out():
     stack = nn.scan(
         Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3

@@ -67,6 +67,7 @@ def test_an_mlp_by_hand():
     assert np.abs(got - mlp(params, x)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_attention_by_hand():
     class Net(nn.Module):
         @nn.compact
@@ -112,6 +113,7 @@ def test_attention_by_hand():
     assert np.abs(got - out).mean() < 0.3 * np.abs(got - plain).mean()
 
 
+@pytest.mark.slow
 def test_gradients_are_straight_through_and_clipped():
     def f(w, x):
         return (x @ w).sum()
@@ -133,6 +135,7 @@ def test_gradients_are_straight_through_and_clipped():
     assert [float(slope) for slope in slopes] == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_scan_gives_what_the_unrolled_loop_gives():
     def turn(x, w):
         with jax.named_scope("turn"):

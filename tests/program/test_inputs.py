@@ -99,6 +99,7 @@ def test_convolution(padding, strides, dilation, pads):
     np.testing.assert_allclose(product.reshape(out.shape), out, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_layout_of_a_convolution():
     """Channels first, the input dilated, as in a transposed convolution."""
     w, x = normal(0, 2, 3, 3, 4), normal(1, 2, 3, 4, 4)  # HWIO, NCHW
@@ -118,6 +119,7 @@ def test_any_layout_of_a_convolution():
     check(found["w"], patches(wide, (2, 3), (1, 1), ((0, 0), (0, 0))))
 
 
+@pytest.mark.slow
 def test_attention():
     """A projection's contraction is one axis of three, the output's is two."""
     layer = nn.MultiHeadDotProductAttention(num_heads=2)

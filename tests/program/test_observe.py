@@ -31,6 +31,7 @@ def test_outputs_stay_and_every_activation_is_seen(case):
             assert all(tuple(shape) == getattr(site, side).shape for shape in shapes)
 
 
+@pytest.mark.slow
 def test_statistics_of_a_linen_network_against_its_captured_activations():
     class Net(nn.Module):
         @nn.compact

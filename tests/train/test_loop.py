@@ -252,6 +252,7 @@ def spoil(at, value):
     return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [7, 10, 20])
 def test_weights_that_overflow_are_named(at, tmp_path):
     """Also when the loss never shows it: at the last step, or before a checkpoint."""
@@ -284,6 +285,7 @@ def test_a_loss_that_overflows_while_the_weights_do_not(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_to_begin_with(tmp_path):
     job = jobs.make()
     kernel = job.state.code["dense_0"]["kernel"].at[0, 0].set(jnp.nan)
@@ -326,6 +328,7 @@ def test_has_convolution(module, convolves):
     assert loop.has_convolution(job.recipe.network, *args) is convolves
 
 
+@pytest.mark.slow
 def test_a_stage_shorter_than_its_calls(tmp_path):
     """The last call takes the steps that are left, and its record their mean."""
     pace = loop.Pace(steps=12, call=5, log=5, save=10)

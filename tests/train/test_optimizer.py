@@ -101,6 +101,7 @@ def test_first_step_of_adam_is_the_sign():
     jax.tree.map(lambda x: np.testing.assert_allclose(x, 0.5, rtol=1e-4), updates)
 
 
+@pytest.mark.slow
 def test_clip_limits_the_global_norm():
     grads = jax.tree.map(jnp.ones_like, PARAMS)
     size = sum(x.size for x in jax.tree.leaves(PARAMS))

@@ -121,6 +121,7 @@ def at(tree, path):
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_slots_of_fresh_weights_are_the_first_and_no_others_change(name):
     optimizer, slots_of = OPTIMIZERS[name]
@@ -170,6 +171,7 @@ def test_leaves_take_the_new_values_where_fresh():
         np.testing.assert_array_equal(at(mixed, path), wanted)
 
 
+@pytest.mark.slow
 def test_grown_weights_start_at_zero_under_adam():
     t = T.rigl(sparsity=0.7, fraction=0.5, every=5, end=15, seed=0)
     job = jobs.make(transform=t, optimize=optax.adam(2e-2), ema=0.9)

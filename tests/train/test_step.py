@@ -78,6 +78,7 @@ def record():
     )
 
 
+@pytest.mark.slow
 def test_update_sees_dense_gradients_and_the_optimiser_masked_ones():
     module = jobs.mlp()
     transform = T.chain(record(), T.prune(sparsity=0.5), record())
@@ -245,6 +246,7 @@ def test_terms_are_in_the_metrics_and_add_up():
     assert set(metrics) == {"loss", "cross_entropy", "l2", "accuracy"}
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_and_is_not_taught():
     module = jobs.mlp()
     job = jobs.make(module)

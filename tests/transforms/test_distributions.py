@@ -45,6 +45,7 @@ def test_lamp_is_the_papers_score(values, unit):
     np.testing.assert_allclose(found, lamp_oracle(w), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lamp_ranks_all_leaves_and_leaves_none_empty():
     params = draw()
     t = T.prune(sparsity=0.7, distribution="lamp")
@@ -61,6 +62,7 @@ def test_lamp_ranks_all_leaves_and_leaves_none_empty():
     assert not plain["a/kernel"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_output_takes_the_same_fraction_of_each_column(scheduled):
     params = draw()
@@ -83,6 +85,7 @@ def test_of_equal_weights_of_an_output_the_first_stay():
     np.testing.assert_array_equal(state["kernel"], [[1] * 3] * 2 + [[0] * 3] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_masks_of_scores(distribution):
     """What other techniques use: {path: scores} and a sparsity, no more."""

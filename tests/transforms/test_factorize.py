@@ -168,6 +168,7 @@ def test_energy_keeps_no_more_than_it_must():
             assert rank == 1 or shares[rank - 2] < energy
 
 
+@pytest.mark.slow
 def test_a_leaf_that_would_gain_weights_stays_whole():
     params = {**weights(), "c": {"kernel": jnp.ones((1, 8))}}
     t = T.factorize(energy=1.0)
@@ -289,6 +290,7 @@ def test_product_is_mapped():
     np.testing.assert_array_equal(jax.vmap(multiply)(u, v), jnp.full((2, 5, 4), 3.0))
 
 
+@pytest.mark.slow
 def test_factors_are_pruned_and_rounded():
     t = T.chain(T.factorize(rank=3), T.prune(sparsity=0.5), T.quantize(bits=4))
     frozen = check_frozen(t, *jax.jit(t.encode)(weights()))

@@ -138,6 +138,7 @@ def test_sums_of_ranges_lose_nothing():
     np.testing.assert_allclose(sums[0], expected[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mapped_is_one_by_one():
     x = jnp.asarray([values(seed) for seed in range(3)])
     counts = jnp.asarray([8, 7, 3])

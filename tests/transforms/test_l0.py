@@ -147,6 +147,7 @@ def test_schedule_moves_the_penalty():
     np.testing.assert_allclose(jax.jit(t.penalty)(code, state), 4 * chance(0.0))
 
 
+@pytest.mark.slow
 def test_irrelevant_inputs_die():
     _, _, kernel = toy.fit(T.l0(**GATES), steps=800)
     toy.check_found(kernel, slack=0.1)

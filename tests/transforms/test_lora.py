@@ -122,6 +122,7 @@ def test_the_base_is_fixed():
     same_bytes(frozen["a"]["kernel"].base.values, params["a"]["kernel"])
 
 
+@pytest.mark.slow
 def test_the_base_is_rounded_and_fixed(tmp_path):
     params = weights()
     t = T.chain(

@@ -75,6 +75,7 @@ def test_literal_global_masks_rank_all_leaves_together():
     np.testing.assert_array_equal(state["a/kernel"], [[False, True]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_ties_are_the_same_for_any_order_of_the_keys(distribution):
     # jit sorts the keys of a dict; the weights that go must not change with it.
@@ -134,6 +135,7 @@ def test_erk_literal():
     assert [int(n) for n in erk(0.9, shapes)] == [216486, 23094, 0]
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.lists(
         st.lists(st.integers(1, 40), min_size=2, max_size=4), min_size=3, max_size=3
@@ -163,6 +165,7 @@ def test_traced_counts_are_untraced_counts(distribution):
         assert [int(n) for n in spread(float(s), shapes)] == counts.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_none_and_all(distribution):
     params = weights()
@@ -208,6 +211,7 @@ def test_schedule_is_followed(distribution, every):
     assert abs(gone - 0.8 * total) <= 1.5
 
 
+@pytest.mark.slow
 def test_traced_final_sparsity():
     params = weights()
 

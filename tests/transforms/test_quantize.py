@@ -127,6 +127,7 @@ def test_every_value_on_the_grid_stays_where_it_is():
     np.testing.assert_array_equal(kernel, codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_gradient_is_exactly_the_identity(mode):
     symmetric, granularity, group = mode

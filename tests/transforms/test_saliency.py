@@ -133,6 +133,7 @@ def test_synflow_is_conserved():
         np.testing.assert_allclose(into.sum(0), out.sum(1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_synflow_is_the_loop_of_the_paper():
     """Algorithm 1 in NumPy: mask, score, keep the highest; ours ends with its mask."""
     params, sparsity, rounds = fresh(), 0.9, 5

@@ -57,6 +57,7 @@ def unblock(mask, shape, height, width):
     return np.kron(mask, np.ones((height, width), bool)).reshape(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["1:2", "2:4", "3:8"])
 @pytest.mark.parametrize("levels", [None, 3])
 def test_n_of_m_keeps_the_n_largest_of_every_m_inputs(shape, levels):

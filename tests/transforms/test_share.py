@@ -103,6 +103,7 @@ LATER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", LATER)
 def test_zeros_stay_whatever_comes_later(later, tmp_path):
     params = weights(zeros=0.4)
@@ -158,6 +159,7 @@ def test_gradients_are_summed_by_cluster(zeros):
         np.testing.assert_allclose(kernels(grads)[path], expected, 1e-5, 1e-6)
 
 
+@pytest.mark.slow
 def test_global_is_one_codebook(tmp_path):
     params = weights(zeros=0.3)
     t = T.share(bits=3, scope="global", start="density", iterations=20)
@@ -214,6 +216,7 @@ def test_bfloat16_stays(tmp_path):
         T.share(bits=2, scope="global").encode(mixed)
 
 
+@pytest.mark.slow
 def test_compiles_once_and_maps():
     t = T.chain(T.keep(), SHARE)
     encode, decode = jax.jit(t.encode), jax.jit(t.decode)

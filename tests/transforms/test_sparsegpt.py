@@ -64,6 +64,7 @@ def naive(w, gram, *, sparsity, block, keep=0, group=0, dampening=0.01):
     return w, mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 4, 5, 128])
 def test_it_is_the_naive_obs(block):
     _, w, grams = problem()
@@ -86,6 +87,7 @@ def test_n_of_m(shape, keep, group):
     assert (mask.reshape(-1, group, 5).sum(1) == keep).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_it_changes_the_output_least(seed):
     """Less than pruning by magnitude, and by Wanda, at equal sparsity."""
@@ -165,6 +167,7 @@ def test_laws():
     np.testing.assert_allclose(grads["a"]["kernel"], naive, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_traced_sparsity_is_swept():
     _, w, grams = problem()
     params = {"a": {"kernel": jnp.asarray(w)}}
@@ -197,6 +200,7 @@ def test_convolutions_projections_and_slices():
     assert set(np.unique(found[1])) <= {0, *np.unique(w)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", ["after", "before"])
 def test_in_a_chain(others):
     _, w, grams = problem()

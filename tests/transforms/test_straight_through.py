@@ -60,6 +60,7 @@ def test_literal_two_of_four():
     assert float(t.penalty(code, state)) == 164.0
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(st.integers(0, 2**32 - 1), st.booleans())
 def test_n_of_m_is_the_naive_one(seed, ties):
