@@ -30,7 +30,9 @@ def stage(**changes):
             batch_size=32,
             optimizer="adamw",
             learning_rate=1e-3,  # the highest, after the warm-up
-            decay="cosine",  # how the learning rate falls
+            decay="cosine",  # how the learning rate falls; "steps" as the next two say
+            drops=(1 / 3, 2 / 3),  # shares of the steps at which it falls
+            drop_factor=0.1,  # what it is multiplied by there
             warmup=0.05,  # share of the steps over which it rises
             weight_decay=0.0,  # of kernels
             momentum=0.9,

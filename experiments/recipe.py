@@ -170,6 +170,8 @@ def build(
         decay=stage.decay,
         warmup=stage.warmup,
         steps=stage.steps,
+        drops=stage.drops,
+        factor=stage.drop_factor,
     )
     augmentation = augment.build(stage.augment, config) if stage.augment else None
     recipe = step.Recipe(

@@ -7,6 +7,8 @@ XLA rewrites divisions (x / y into x * (1 / y), x / (y / z) into x * z / y) as t
 around them happens to be compiled, and may keep bfloat16 in float32. So that training,
 freezing and the packed file agree to the last bit, whatever is fused with what, grids
 are float32, the one division is `1 / scale`, and a barrier keeps it as it is written.
+A barrier does not keep LLVM from fusing a product with the sum behind it, which rounds
+once instead of twice: no grid adds to a product (`transforms/factorize.py` has to).
 Equations follow Jacob et al. 2018 (arXiv 1712.05877, eq. 1); the straight-through
 derivative is Bengio et al. 2013 (arXiv 1308.3432).
 """

@@ -1,5 +1,7 @@
 """Optimisers: optax, by name, with a learning rate that warms up and decays."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,17 +34,35 @@ def sgd(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
     )
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
+def nesterov(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
+    """As `sgd`, with the gradient that momentum leads to (Sutskever 2013, eq. 3-4)."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_decayed),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=True),
+    )
 
-# How the learning rate falls after the warm-up, as a function of the steps left.
+
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "nesterov": nesterov}
+
+# How the learning rate falls after the warm-up, as a function of the steps left and of
+# {step: factor} of its drops.
 DECAYS = {
-    "constant": lambda peak, steps: optax.constant_schedule(peak),
-    "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, max(steps, 1)),
-    "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, max(steps, 1)),
+    "constant": lambda peak, steps, drops: optax.constant_schedule(peak),
+    "cosine": lambda peak, steps, drops: optax.cosine_decay_schedule(peak, steps),
+    "linear": lambda peak, steps, drops: optax.linear_schedule(peak, 0.0, steps),
+    "steps": lambda peak, steps, drops: optax.piecewise_constant_schedule(peak, drops),
 }
 
 
-def learning_rate(*, peak: float, decay: str, warmup: float, steps: int):
+def learning_rate(
+    *,
+    peak: float,
+    decay: str,
+    warmup: float,
+    steps: int,
+    drops: Sequence[float] = (),
+    factor: float = 0.1,
+):
     """Returns step -> learning rate.
 
     Args:
@@ -50,6 +70,9 @@ def learning_rate(*, peak: float, decay: str, warmup: float, steps: int):
       decay: a key of `DECAYS`, over the steps after the warm-up.
       warmup: share of the steps, in [0, 1), over which the rate rises from 0.
       steps: of the whole stage.
+      drops: shares of the steps, rising from `warmup` to below 1, at which the rate of
+        `decay="steps"` is multiplied by `factor`.
+      factor: in (0, 1).
     """
     if not isinstance(peak, jax.core.Tracer) and not peak > 0:
         raise errors.UserError(f"learning_rate is above 0, got {peak}")
@@ -58,9 +81,20 @@ def learning_rate(*, peak: float, decay: str, warmup: float, steps: int):
             f"warmup is a share of the steps in [0, 1), got {warmup}"
         )
     fall = errors.lookup(DECAYS, decay, "decay of the learning rate")
+    ordered = all(a < b for a, b in itertools.pairwise((warmup, *drops, 1)))
+    if decay == "steps" and not (drops and ordered and 0 < factor < 1):
+        raise errors.UserError(
+            "decay 'steps' needs drops, shares of the steps that rise from above "
+            "warmup to below 1, and a factor between 0 and 1, got drops "
+            f"{tuple(drops)} and factor {factor}"
+        )
     rise = round(warmup * steps)
+    falls = {round(share * steps) - rise: factor for share in drops}
     return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, max(rise, 1)), fall(peak, steps - rise)],
+        [
+            optax.linear_schedule(0.0, peak, max(rise, 1)),
+            fall(peak, max(steps - rise, 1), falls),
+        ],
         [rise],
     )
 

@@ -18,12 +18,18 @@ RATES = {
     ("linear", 0.0): {0: 2.0, 25: 1.5, 100: 0.0},
     ("constant", 0.0): {0: 2.0, 99: 2.0},
     ("linear", 0.999): {0: 0.0, 50: 1.0, 100: 2.0},
+    # a fifth from step 30 on, a twenty-fifth from 60 on
+    ("steps", 0.0): {0: 2.0, 29: 2.0, 30: 0.4, 59: 0.4, 60: 0.08, 100: 0.08},
+    ("steps", 0.1): {0: 0.0, 5: 1.0, 10: 2.0, 29: 2.0, 31: 0.4, 60: 0.08},
 }
+STEPS = dict(drops=(0.3, 0.6), factor=0.2)
 
 
 @pytest.mark.parametrize("decay, warmup", RATES)
 def test_learning_rate_table(decay, warmup):
-    rate = optimizer.learning_rate(peak=2.0, decay=decay, warmup=warmup, steps=100)
+    rate = optimizer.learning_rate(
+        peak=2.0, decay=decay, warmup=warmup, steps=100, **STEPS
+    )
     for at, value in RATES[decay, warmup].items():
         np.testing.assert_allclose(rate(at), value, atol=1e-6, err_msg=f"step {at}")
     step = jnp.int32(55)
@@ -32,7 +38,9 @@ def test_learning_rate_table(decay, warmup):
 
 @pytest.mark.parametrize("decay", optimizer.DECAYS)
 def test_a_stage_of_one_step(decay):
-    rate = optimizer.learning_rate(peak=2.0, decay=decay, warmup=0.0, steps=1)
+    rate = optimizer.learning_rate(
+        peak=2.0, decay=decay, warmup=0.0, steps=1, drops=(0.9,)
+    )
     assert rate(0) == 2.0
 
 
@@ -79,9 +87,14 @@ def test_sgd_is_the_gradient_times_the_rate():
     jax.tree.map(lambda x: np.testing.assert_allclose(x, -0.5), updates)
 
 
-def test_momentum_of_sgd_sums_up():
+@pytest.mark.parametrize(
+    "name, wanted",
+    # m = 1, 1.5, 1.75; nesterov's steps are the gradient and half of the new m
+    [("sgd", [-1.0, -1.5, -1.75]), ("nesterov", [-1.5, -1.75, -1.875])],
+)
+def test_momentum_sums_up(name, wanted):
     made = optimizer.build(
-        "sgd",
+        name,
         learning_rate=optax.constant_schedule(1.0),
         weight_decay=0.0,
         momentum=0.5,
@@ -92,7 +105,7 @@ def test_momentum_of_sgd_sums_up():
     for _ in range(3):
         updates, state = made.update(grad, state, grad)
         seen.append(float(updates["kernel"][0]))
-    assert seen == [-1.0, -1.5, -1.75]
+    assert seen == wanted
 
 
 def test_first_step_of_adam_is_the_sign():
@@ -120,6 +133,11 @@ def test_clip_limits_the_global_norm():
         (dict(warmup=1.0), r"warmup is a share of the steps in \[0, 1\), got 1.0"),
         (dict(warmup=-0.1), "warmup is a share"),
         (dict(decay="cosinus"), "unknown decay of the learning rate 'cosinus'; did"),
+        (dict(decay="steps"), r"needs drops, .*, got drops \(\) and factor 0.1"),
+        (dict(decay="steps", drops=(0.6, 0.3)), "got drops \\(0.6, 0.3\\)"),
+        (dict(decay="steps", drops=(0.3, 1.0)), "to below 1, and a factor"),
+        (dict(decay="steps", drops=(0.1,), warmup=0.2), "from above warmup"),
+        (dict(decay="steps", drops=(0.5,), factor=1.0), "and factor 1.0"),
     ],
 )
 def test_a_learning_rate_out_of_range(change, message):
