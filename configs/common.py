@@ -140,6 +140,7 @@ def base(experiment="compress", stages=()):
             ),
             ste=dict(
                 sparsity=0.9,  # fraction removed in the forward pass
+                rules=(),  # pairs (pattern, sparsity), instead of one sparsity
                 distribution="layerwise",  # or "global", "erk"
                 schedule="cubic",  # how it rises; "" is there from the first step
                 initial=0.0,

@@ -304,10 +304,21 @@ def params(rep: Representation) -> int:
 
 
 def thaw(frozen: Frozen) -> Any:
-    """Returns the nested dict of dense weights of a frozen tree."""
+    """Returns the nested dict of dense weights of a frozen tree.
+
+    A tie names a path of its own tree, which may be a branch of this one.
+
+    Raises:
+      KeyError: a leaf is tied to one that is not there.
+    """
     flat = {path: of(leaf) for path, leaf in tree.flatten(frozen).items()}
 
-    def dense(rep: Representation) -> np.ndarray:
-        return dense(flat[rep.path]) if isinstance(rep, Tied) else materialize(rep)
+    def dense(path: str) -> np.ndarray:
+        rep = flat[path]
+        if not isinstance(rep, Tied):
+            return materialize(rep)
+        parents = path.split("/")[:-1]
+        within = ["/".join([*parents[:i], rep.path]) for i in range(len(parents) + 1)]
+        return dense(next((p for p in within if p in flat), rep.path))
 
-    return tree.unflatten({path: dense(rep) for path, rep in flat.items()})
+    return tree.unflatten({path: dense(path) for path in flat})

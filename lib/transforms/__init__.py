@@ -77,6 +77,7 @@ RULED = {
     "quantize": "bits",
     "rigl": "sparsity",
     "share": "bits",
+    "ste": "sparsity",
 }
 
 __all__ = [

@@ -515,9 +515,11 @@ def test_ties_are_references(path):
     loaded = artifact.load(path)
     assert_same(loaded["params"]["in"], reps.Tied("out/kernel"))
     thawed = artifact.materialize(loaded["params"])
+    np.testing.assert_array_equal(thawed["in"], w)
+    whole = tree.flatten(artifact.materialize(loaded))
     for name, weight in reader.load(path).items():
         np.testing.assert_array_equal(weight, w, err_msg=name)
-    np.testing.assert_array_equal(thawed["in"], w)
+        np.testing.assert_array_equal(whole[name], w, err_msg=name)
     rows = {row.path: row for row in artifact.listing(path)}
     assert rows["params/in"].nbytes == rows["variables/again"].nbytes == 0
     assert rows["params/in"].shape == (30, 20)
