@@ -26,6 +26,9 @@ def lenet5(config):
         ("^ip2/kernel", 0.81),
     )
     config.share.rules = (("^conv", 8), ("^ip", 5))
+    config.dense.steps = 8600  # 10 epochs
+    config.pruned.steps = 8600
+    config.shared.steps = 1720  # 2 epochs
     config.claim.says = "0.74 % error, 39 times smaller (44 kB)"
     config.claim.paper = "Deep Compression, LeNet-5 (1510.00149, table 1)"
     config.claim.error = 0.74
