@@ -116,6 +116,7 @@ def base(experiment="compress", stages=()):
                 symmetric=True,
                 granularity="channel",  # or "tensor", "group"
                 group=0,
+                range="max",  # or "mse": what rounds best, chosen after each step
                 rules=(),  # pairs (pattern, bits), instead of one number of bits
                 pattern=r"(^|/)kernel(/|$)",
             ),
@@ -245,8 +246,10 @@ def base(experiment="compress", stages=()):
             fake_quantize=dict(
                 bits=8,
                 symmetric=False,
-                calibration="minmax",  # or "moving_average"
+                calibration="minmax",  # or "moving_average"; or, from a histogram,
+                # "percentile", or for this grid "mse", "entropy"
                 decay=0.9,  # of the moving average
+                percent=99.99,  # of the values that percentile keeps at each end
                 batches=8,  # of training data, to calibrate on
                 pattern=".",  # sites that are rounded; the rest stays in float
             ),

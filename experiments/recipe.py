@@ -12,6 +12,15 @@ from lib.train import optimizer, step
 
 PROGRAMS = ("fake_quantize",)  # techniques on activations, by name
 
+# The settings of config.fake_quantize that each calibration takes.
+CALIBRATED_BY = {
+    "minmax": (),
+    "moving_average": ("decay",),
+    "percentile": ("percent",),
+    "mse": ("bits", "symmetric"),
+    "entropy": ("bits", "symmetric"),
+}
+
 
 def load_data(settings: Any) -> dataset.Dataset:
     """Returns the data set that `config.data` asks for."""
@@ -41,8 +50,8 @@ def rules(config: Any, stage: Any) -> tuple:
 def calibration(settings: Any) -> program.Calibration:
     """Returns the calibration that `config.fake_quantize` asks for."""
     make = errors.lookup(program.CALIBRATIONS, settings.calibration, "calibration")
-    options = {"decay": settings.decay} if settings.calibration != "minmax" else {}
-    return make(**options)
+    taken = CALIBRATED_BY[settings.calibration]
+    return make(**{name: settings[name] for name in taken})
 
 
 class Chain(NamedTuple):

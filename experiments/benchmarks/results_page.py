@@ -32,6 +32,7 @@ def line(row: Mapping[str, Any]) -> str:
 HEADS = (
     "paper",
     "claim",
+    "seeds",
     "our error %",
     "our dense error %",
     "file bytes",
@@ -48,6 +49,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [
         claim["paper"],
         claim["says"],
+        str(row["error"]["n"]),
         _range(row["error"], 2),
         _range(row["dense_error"], 2),
         _range(row["bytes"], 0),

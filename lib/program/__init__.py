@@ -4,19 +4,27 @@ Works on any pure `f(params, *args, **kwargs)`; the function knows nothing of it
 """
 
 from lib.program.calibrate import (
-    CALIBRATIONS,
     Calibration,
     Ranges,
     calibrate,
     minmax,
     moving_average,
 )
+from lib.program.clipping import entropy, mse, percentile
 from lib.program.factored import factored, keep_factors, run_factored
 from lib.program.fake_quantize import Row, Rule, coverage, fake_quantize
 from lib.program.inputs import accumulate, gram, inputs, square_norm, unfed
 from lib.program.observe import observe, unobserved
 from lib.program.rewrite import Handler, rewrite
 from lib.program.sites import Missed, Site, missed, sites
+
+CALIBRATIONS = {
+    "minmax": minmax,
+    "moving_average": moving_average,
+    "percentile": percentile,
+    "mse": mse,
+    "entropy": entropy,
+}
 
 __all__ = [
     "CALIBRATIONS",
@@ -30,6 +38,7 @@ __all__ = [
     "accumulate",
     "calibrate",
     "coverage",
+    "entropy",
     "factored",
     "fake_quantize",
     "gram",
@@ -38,7 +47,9 @@ __all__ = [
     "minmax",
     "missed",
     "moving_average",
+    "mse",
     "observe",
+    "percentile",
     "rewrite",
     "run_factored",
     "sites",

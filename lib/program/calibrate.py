@@ -70,9 +70,6 @@ def moving_average(*, decay: float) -> Calibration:
     return Calibration(_extremes, combine, lambda stat: stat)
 
 
-CALIBRATIONS = {"minmax": minmax, "moving_average": moving_average}
-
-
 def calibrate(
     f: Callable[..., Any],
     params: Any,

@@ -3,7 +3,8 @@
 `code`: the latent weights, `state`: bits, `decode`: the nearest point of a uniform
 grid, straight through (Jacob et al. 2018, arXiv 1712.05877; Bengio et al. 2013,
 arXiv 1308.3432).
-The grid follows the latent weights at every step, so nothing in the state goes stale.
+The grid covers the latent weights at every step; or, with `range="mse"`, the state
+holds its range too, chosen anew after each step.
 """
 
 import jax
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import errors, numerics, representations, schedules
-from lib.transforms import base
+from lib.transforms import base, ranges
 
 GRANULARITIES = ("tensor", "channel", "group")
+RANGES = ("max", "mse")
 
 
 def _view(shape: tuple[int, ...], granularity: str, group: int) -> tuple[int, ...]:
@@ -33,22 +35,13 @@ def _axes(rank: int, granularity: str) -> tuple[int, ...]:
     return (1,)
 
 
-def _grid(w: jax.Array, bits, symmetric: bool, granularity: str) -> numerics.Grid:
-    """Returns the grid over the range of `w`, seen through its view."""
-    axes = _axes(w.ndim, granularity)
-    if symmetric:  # one pass over the weights instead of two
-        most = jnp.max(jnp.abs(w), axis=axes, keepdims=True)
-        return numerics.grid(-most, most, bits, symmetric=True)
-    least, most = (f(w, axis=axes, keepdims=True) for f in (jnp.min, jnp.max))
-    return numerics.grid(least, most, bits, symmetric=False)
-
-
 def quantize(
     *,
     bits: schedules.Strength,
     symmetric: bool = True,
     granularity: str = "channel",
     group: int = 0,
+    range: str = "max",
     pattern: str = base.KERNELS,
 ) -> base.Transform:
     """Rounds weights to `2**bits` levels (symmetric: one fewer) around an exact zero.
@@ -61,10 +54,14 @@ def quantize(
         one a "group" of `group` neighbours along the contraction axis (all axes but
         the last, flattened) of each channel.
       group: length of a group; 0 unless granularity is "group".
+      range: "max" covers every weight; "mse" shrinks the range of each scale to the
+        share of least squared error (`ranges.least_error`), at the cost of 32 roundings
+        a step. Weights beyond are clipped, and their derivative is 1 like all others',
+        so that they can come back.
       pattern: regular expression over paths of the leaves to quantize.
 
     Raises:
-      UserError: bits outside 2..8, an unknown granularity, a group without
+      UserError: bits outside 2..8, an unknown granularity or range, a group without
         granularity "group"; at `encode`, a pattern that matches nothing, a leaf that
         groups do not divide, or a float16 leaf.
     """
@@ -72,6 +69,10 @@ def quantize(
         raise errors.UserError(
             f"unknown granularity {granularity!r}; "
             f"{errors.hint(granularity, GRANULARITIES)}"
+        )
+    if range not in RANGES:
+        raise errors.UserError(
+            f"quantize: unknown range {range!r}; {errors.hint(range, RANGES)}"
         )
     if (group > 0) != (granularity == "group"):
         raise errors.UserError(
@@ -83,6 +84,27 @@ def quantize(
 
     def whole_bits(step) -> jax.Array:
         return jnp.rint(jnp.asarray(schedules.at(bits, step))).astype(jnp.int32)
+
+    def seen(w):
+        """Returns the weights through their view, and the axes that share a scale."""
+        view = w.reshape(_view(w.shape, granularity, group))
+        return view, _axes(view.ndim, granularity)
+
+    def state_of(w, bits):
+        """Returns bits; or (bits, smallest, largest), where those are chosen."""
+        if range == "max":
+            return bits
+        return bits, *ranges.least_error(*seen(w), bits, symmetric=symmetric)
+
+    def grid_of(w, state) -> numerics.Grid:
+        if range == "max":
+            ends = ranges.full(*seen(w), symmetric=symmetric)
+            return numerics.grid(*ends, state, symmetric=symmetric)
+        bits, *ends = state
+        return numerics.grid(*ends, bits, symmetric=symmetric)
+
+    def bits_of(state):
+        return state if range == "max" else state[0]
 
     def encode(weights):
         for path, w in weights.items():
@@ -96,30 +118,30 @@ def quantize(
                 raise errors.UserError(
                     f"quantize: {path} is float16; expected float32 or bfloat16"
                 )
-        return weights, {path: whole_bits(0) for path in weights}
+        return weights, {p: state_of(w, whole_bits(0)) for p, w in weights.items()}
 
-    def decode_leaf(w, bits):
-        seen = w.reshape(_view(w.shape, granularity, group))
-        grid = _grid(jax.lax.stop_gradient(seen), bits, symmetric, granularity)
-        rounded = numerics.fake_quant(jax.lax.stop_gradient(seen), grid)
-        # The range covers every weight, so nothing is clipped: a plain identity.
+    def decode_leaf(w, state):
+        fixed = jax.lax.stop_gradient(w)
+        rounded = numerics.fake_quant(seen(fixed)[0], grid_of(fixed, state))
+        # A plain identity: nothing is clipped, or what is shall come back.
         return numerics.straight_through(w, rounded.reshape(w.shape))
 
     def decode(codes, states):
         return {p: decode_leaf(w, states[p]) for p, w in codes.items()}
 
     def update(codes, states, signals):
-        del codes
-        return {p: whole_bits(signals.step) for p in states}
+        def bits_at(state):
+            return whole_bits(signals.step) if callable(bits) else bits_of(state)
+
+        return {p: state_of(codes[p], bits_at(state)) for p, state in states.items()}
 
     @jax.jit
     def all_codes(weights, states):
         """Returns {path: (codes, scale, zero point)}, all float32 but the scale."""
         found = {}
         for path, w in weights.items():
-            seen = w.reshape(_view(w.shape, granularity, group))
-            grid = _grid(seen, states[path], symmetric, granularity)
-            codes = numerics.encode(seen, grid).reshape(w.shape)
+            grid = grid_of(w, states[path])
+            codes = numerics.encode(seen(w)[0], grid).reshape(w.shape)
             found[path] = codes, grid.scale.astype(w.dtype), grid.zero_point
         return found
 
@@ -128,7 +150,7 @@ def quantize(
             if isinstance(rep, representations.LowRank):
                 raise TypeError(f"quantize: {path} is a product; quantize its factors")
             # They may have been traced, or come from a schedule.
-            numerics.check_bits(int(states[path]), f"quantize: {path}")
+            numerics.check_bits(int(bits_of(states[path])), f"quantize: {path}")
         weights = {p: representations.materialize(x) for p, x in leaves.items()}
         frozen = {}
         for path, (codes, scale, zero) in all_codes(weights, states).items():
@@ -137,7 +159,7 @@ def quantize(
                 np.asarray(codes).astype(np.int8 if symmetric else np.uint8),
                 np.asarray(scale),
                 None if symmetric else np.asarray(zero).astype(np.uint8),
-                int(states[path]),
+                int(bits_of(states[path])),
                 group,
             )
             # The zeros below are zeros here too: 0 is on every grid.
@@ -149,6 +171,7 @@ def quantize(
     kind = "symmetric" if symmetric else "affine"
     strength = "schedule" if callable(bits) else bits
     per = f"group {group}" if group else granularity
-    how = f"quantize(bits={strength}, {kind}, per {per})"
-    moving = update if callable(bits) else None
+    clipped = ", range mse" if range == "mse" else ""
+    how = f"quantize(bits={strength}, {kind}, per {per}{clipped})"
+    moving = update if callable(bits) or range == "mse" else None
     return base.on_leaves(how, pattern, encode, decode, freeze, moving)

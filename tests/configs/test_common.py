@@ -7,8 +7,8 @@ import json
 import pytest
 
 from configs import common
-from experiments import scoring
-from lib import files, objectives
+from experiments import recipe, scoring
+from lib import files, objectives, program
 from lib import transforms as T
 from lib.data import augment
 from tests.configs.test_smoke import CONFIGS
@@ -94,6 +94,15 @@ def test_the_settings_of_a_term_are_its_arguments(name):
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_the_settings_of_an_augmentation_are_its_arguments(name):
     assert set(common.base()[name]) == options(augment.AUGMENTATIONS[name])
+
+
+@pytest.mark.parametrize("name", program.CALIBRATIONS)
+def test_the_settings_of_a_calibration_are_its_arguments(name):
+    settings = common.base().fake_quantize
+    assert set(recipe.CALIBRATED_BY[name]) == options(program.CALIBRATIONS[name])
+    assert set(recipe.CALIBRATED_BY[name]) <= set(settings)
+    settings.calibration = name
+    assert isinstance(recipe.calibration(settings), program.Calibration)
 
 
 def test_strengths_are_settings_of_their_techniques():

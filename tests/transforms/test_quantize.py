@@ -9,6 +9,7 @@ import pytest
 
 from lib import errors, representations, schedules
 from lib import transforms as T
+from tests.transforms.test_laws import check_laws
 
 KEY = jax.random.key(0)
 SHAPES = [(12, 5), (2, 3, 2, 4)]  # 12 inputs a channel in both
@@ -34,8 +35,8 @@ def scale_group(where, shape, granularity, group):
     return (where[-1],) if granularity == "channel" else (where[-1], row // group)
 
 
-def naive(w, bits, symmetric, granularity, group):
-    """Rounds each weight on its own, in Python's floats."""
+def naive(w, bits, symmetric, granularity, group, share=1.0):
+    """Rounds each weight on its own, in Python's floats, to a share of the range."""
     w = np.asarray(w, np.float64)
     members = {}
     for where in itertools.product(*map(range, w.shape)):
@@ -46,10 +47,10 @@ def naive(w, bits, symmetric, granularity, group):
         values = [w[where] for where in places]
         if symmetric:
             most = 2 ** (bits - 1) - 1
-            scale = max(map(abs, values)) / most or 1.0
+            scale = share * max(map(abs, values)) / most or 1.0
             low, high = -most, most
         else:
-            least, largest = min(0, *values), max(0, *values)
+            least, largest = share * min(0, *values), share * max(0, *values)
             scale = (largest - least) / (2**bits - 1) or 1.0
             low = -round(-least / scale)
             high = low + 2**bits - 1
@@ -197,6 +198,7 @@ def test_fixed_bits_are_not_moved():
             {"bits": 4, "granularity": "chanel"},
             "unknown granularity 'chanel'; did you mean 'channel'?",
         ),
+        ({"bits": 4, "range": "mes"}, "unknown range 'mes'; did you mean 'mse'?"),
         ({"bits": 4, "group": 8}, "got group=8 and granularity='channel'"),
         ({"bits": 4, "granularity": "group"}, "got group=0 and granularity='group'"),
         (
@@ -247,3 +249,114 @@ def test_float16_is_refused_because_its_scales_underflow():
     params = {"layer": {"kernel": jnp.full((4, 2), 1e-3, jnp.float16)}}
     with pytest.raises(errors.UserError, match="layer/kernel is float16"):
         T.quantize(bits=8).encode(params)
+
+
+# The range that rounds best.
+
+
+def tailed(seed=0, dtype=jnp.float32):
+    """Returns kernels with outliers, zeros, and a channel of zeros."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for shape in SHAPES:
+        w = rng.standard_t(3, shape)
+        w.flat[::7] = 0
+        w[..., -1] = 0
+        found[str(len(shape))] = {"kernel": jnp.asarray(w, dtype)}
+    return found
+
+
+def best_share(w, bits, mode):
+    """Tries every share of every scale's range in a loop; the widest of equals wins."""
+    best = {}
+    for share in np.arange(32, 0, -1) / 32:
+        rounded, members = naive(w, bits, *mode, share=share)
+        for name, places in members.items():
+            error = sum((rounded[where] - w[where]) ** 2 for where in places)
+            if name not in best or error < best[name][0] * (1 - 1e-9):
+                best[name] = error, {where: rounded[where] for where in places}
+    out = np.empty_like(w)
+    for _, rounded in best.values():
+        for where, value in rounded.items():
+            out[where] = value
+    return out
+
+
+SEARCHED = [(True, "channel", 0), (False, "group", 4)]
+
+
+@jax.jit
+def decode_searched(params, bits):
+    found = {}
+    for mode in SEARCHED:
+        symmetric, granularity, group = mode
+        t = T.quantize(
+            bits=bits,
+            symmetric=symmetric,
+            granularity=granularity,
+            group=group,
+            range="mse",
+        )
+        found[str(mode)] = t.decode(*t.encode(params))
+    return found
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_the_searched_range_is_the_loops(bits):
+    params = tailed(bits)
+    decoded = decode_searched(params, bits)
+    for mode, (name, leaf) in itertools.product(SEARCHED, params.items()):
+        w = np.asarray(leaf["kernel"], np.float64)
+        got = np.asarray(decoded[str(mode)][name]["kernel"], np.float64)
+        np.testing.assert_allclose(got, best_share(w, bits, mode), rtol=1e-5, atol=1e-6)
+        assert (got[w == 0] == 0).all()
+        full, _ = naive(w, bits, *mode)
+        assert np.sum((got - w) ** 2) <= np.sum((full - w) ** 2) * 1.0001 + 1e-9
+
+
+def test_the_searched_range_follows_the_weights_and_passes_the_gradient():
+    t = T.quantize(bits=2, range="mse")
+    assert t.takes(tailed())["2/kernel"].endswith("per channel, range mse)")
+    code, state = t.encode(tailed())
+    update, decode = jax.jit(t.update), jax.jit(t.decode)
+    for step in range(2):
+        code = tailed(step + 5)
+        state = update(code, state, T.Signals(code, jnp.int32(step), KEY))
+    for name, leaf in decode(code, state).items():
+        w = np.asarray(code[name]["kernel"], np.float64)
+        expected = best_share(w, 2, (True, "channel", 0))
+        np.testing.assert_allclose(leaf["kernel"], expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(w).max() > np.abs(expected).max()  # so some are clipped
+    thawed = representations.thaw(t.freeze(code, state))
+    decoded, pull = jax.vjp(lambda c: decode(c, state), code)
+    for name in code:
+        a, b = (np.asarray(x[name]["kernel"]) for x in (thawed, decoded))
+        assert a.tobytes() == b.tobytes()
+    upstream = kernels(7)
+    jax.tree.map(np.testing.assert_array_equal, pull(upstream)[0], upstream)
+    assert (update._cache_size(), decode._cache_size()) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "symmetric, dtype", [(True, jnp.float32), (False, jnp.bfloat16)]
+)
+def test_the_laws_hold_with_a_searched_range(symmetric, dtype):
+    moving = schedules.linear(initial=5.0, final=2.0, begin=0, end=2)
+    t = T.quantize(bits=moving, symmetric=symmetric, range="mse")
+    prune = T.prune(sparsity=0.5)
+    params = {"layer": {"kernel": tailed(dtype=dtype)["2"]["kernel"]}}
+    check_laws(params, T.chain(prune, t) if symmetric else T.chain(t, prune))
+
+
+def test_a_searched_range_of_zeros_and_of_huge_and_tiny_weights():
+    t = T.quantize(bits=3, range="mse")
+    through = jax.jit(lambda p: t.decode(*t.encode(p)))
+    w = np.asarray(tailed()["2"]["kernel"])
+    expected = np.asarray(through({"kernel": jnp.asarray(w)})["kernel"])
+    for power in (-80, 0, 90):
+        factor = np.float32(2.0**power)
+        got = through({"kernel": jnp.asarray(w * factor)})["kernel"]
+        np.testing.assert_allclose(got, expected * factor, rtol=1e-6)
+    zeros = through({"kernel": jnp.zeros_like(w)})["kernel"]
+    assert not np.asarray(zeros).any()
