@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
     "benchmark": "time the training step against a hand-written loop and against peers",
     "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
+    "export": "write a stage as ONNX files, and measure them in ONNX Runtime",
     "inspect": "show what of a packed artifact takes how many bytes",
     "reproduce": "run papers' configs over seeds and set them beside their claims",
     "sweep": "train one stage at every setting of a grid, in one compiled program",
@@ -50,12 +51,21 @@ def main(argv):
         flags_before = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags_before} {_CONFIG.value.xla_flags}".strip()
     # Only now: --help must not wait for JAX, and JAX reads XLA_FLAGS as it starts.
-    from experiments import benchmark, compress, evaluate, inspect, reproduce, sweep
+    from experiments import (
+        benchmark,
+        compress,
+        evaluate,
+        export,
+        inspect,
+        reproduce,
+        sweep,
+    )
 
     run = {
         "benchmark": benchmark.run,
         "compress": compress.run,
         "evaluate": evaluate.run,
+        "export": export.run,
         "inspect": inspect.run,
         "reproduce": reproduce.run,
         "sweep": sweep.run,

@@ -45,6 +45,8 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
             changes["paths"] = (str(finished / "artifacts" / "quantized.pare"),)
         if config == "configs/inspect.py":
             changes["path"] = str(finished / "artifacts" / "quantized.pare")
+        if config == "configs/export.py":
+            changes |= {"run": str(finished), "stage": "quantized"}
         workdir = tmp_path / "run"
         done = runs.succeed(runs.command(workdir, f"{config}:smoke", **changes))
         assert done.stderr == ""
@@ -52,7 +54,7 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     assert output.endswith("\n")
     if config == "configs/inspect.py":
         return  # it leaves nothing behind
-    results = {"result.json", "evaluation.json", "benchmark.json"}
+    results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
     results |= {"sweep.json", "reproduced.json"}
     assert results & {path.name for path in workdir.iterdir()}
 
