@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-COMMAND = "python run.py --config=configs/benchmarks/sweep.py --workdir=DIR"
+COMMAND = "python run.py --config=configs/benchmarks/sweep.py[:small] --workdir=DIR"
 NAMES = {
     "sequential": "one program, one run after another",
     "vmapped": "one program, all runs side by side (vmap)",
