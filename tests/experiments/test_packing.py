@@ -76,6 +76,7 @@ def test_the_file_computes_what_the_state_did(job, tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_equal_states_give_equal_bytes(job, tmp_path):
     for name in ("a", "b"):
         packing.save(tmp_path / name, job.recipe, job.state, ABOUT)

@@ -64,6 +64,7 @@ def loss_of(net, start, terms=("cross_entropy",)):
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["snip", "grasp"])
 def test_scores_of_the_loss(score):
     made = config(score=score)

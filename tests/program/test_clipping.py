@@ -86,6 +86,7 @@ def rounding_error(x, smallest, largest, bits, symmetric):
     return np.mean((np.clip(np.round(x / scale), first, last) * scale - x) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_mse_is_as_good_as_brute_force(bits):
     for kind in KINDS:
@@ -185,6 +186,7 @@ def every(h):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 5.3, -5.3, 1e-35, -3e38])
 def test_tensors_of_one_value_have_a_sane_range(value):
     h = counted(np.full(SIZE, value, np.float32))

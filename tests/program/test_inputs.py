@@ -193,6 +193,7 @@ def test_shared_and_scanned_weights():
     assert found["each"]["gram"].shape == (4, 3, 3)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_observed_is_listed_with_the_reason():
     names = "tied turned both other whole pruned branch plain grouped"
     params = {name: normal(i, 4, 4) for i, name in enumerate(names.split())}

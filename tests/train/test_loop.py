@@ -274,6 +274,7 @@ def test_weights_that_overflow_are_named(at, tmp_path):
     one.close()
 
 
+@pytest.mark.slow
 def test_a_loss_that_overflows_while_the_weights_do_not(tmp_path):
     """The weight is 1e30, its square infinite."""
     job = jobs.make(optimize=spoil(3, 1e30), terms=("cross_entropy", "l2"))

@@ -34,6 +34,7 @@ def lamp_oracle(w):
     return score.reshape(np.shape(w))
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(
     st.lists(st.integers(-3, 3), min_size=8, max_size=8),

@@ -80,6 +80,7 @@ def test_everything_may_be_fixed():
     same_bytes(T.fixed(pattern=".").decode(code, state), p)
 
 
+@pytest.mark.slow
 def test_after_quantize_the_leaf_keeps_its_bits():
     t = T.chain(T.quantize(bits=4), T.fixed(pattern="enc/"))
     code, state = t.encode(params())

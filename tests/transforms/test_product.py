@@ -106,6 +106,7 @@ def test_entries_in_few_bits_or_pruned(tmp_path):
         check_frozen(t, *t.encode(weights()), tmp_path)
 
 
+@pytest.mark.slow
 def test_pruned_stay_pruned(tmp_path):
     params = weights()
     t = T.chain(T.prune(sparsity=0.8), PRODUCT)

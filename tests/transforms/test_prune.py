@@ -258,6 +258,7 @@ def test_removed_weights_that_are_not_finite_do_not_leak():
     np.testing.assert_array_equal(decoded["kernel"], [[0, 3]])
 
 
+@pytest.mark.slow
 def test_gradient_is_the_masked_gradient():
     params = weights()
     t = T.prune(sparsity=0.6)

@@ -44,6 +44,7 @@ def check_frozen(t, code, state, tmp_path=None):
     return frozen
 
 
+@pytest.mark.slow
 def test_literal():
     w = jnp.float32([[0, 1.0, 1.3, 0], [-3, 0, 5.0, 5.4]])
     t = T.share(bits=2)
@@ -61,6 +62,7 @@ def test_literal():
     np.testing.assert_allclose(sorted(code["kernel"]), [-3, 1, 1.3, 5.2], 1e-6)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(st.integers(0, 99), st.sampled_from([0.0, 0.5, 1.0]))
 def test_few_values_and_zeros_stay(seed, zeros):

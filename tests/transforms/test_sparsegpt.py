@@ -123,6 +123,7 @@ def test_inputs_that_are_alike_make_up_for_each_other():
     np.testing.assert_allclose(x @ found, x @ w, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_no_strength_is_the_identity():
     _, w, grams = problem()
     found, mask = apply(w, sparsity=0.0, grams=grams, block=5)

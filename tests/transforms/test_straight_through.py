@@ -84,6 +84,7 @@ def test_ste_masks_are_those_of_one_shot_pruning(distribution):
     jax.tree.map(np.testing.assert_array_equal, code, params)  # all are trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_the_gradient_passes_and_what_is_frozen_is_decoded(kind):
     for t in (

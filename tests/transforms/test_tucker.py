@@ -106,6 +106,7 @@ def test_energy_is_kept_on_either_side():
     same_bytes(representations.thaw(t.freeze(code, state)), t.decode(code, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_frozen_is_decoded(dtype):
     t = T.tucker(rank_in=2, rank_out=3, pattern="conv")
