@@ -13,11 +13,14 @@ Equations follow Jacob et al. 2018 (arXiv 1712.05877, eq. 1); the straight-throu
 derivative is Bengio et al. 2013 (arXiv 1308.3432).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 from lib import errors
 
@@ -123,24 +126,90 @@ def encode(x: jax.Array, g: Grid) -> jax.Array:
     return _offset(x, g) + g.zero_point
 
 
-@jax.custom_jvp
 def fake_quant(x: jax.Array, g: Grid) -> jax.Array:
     """Returns the point of the grid nearest to each `x`, in x's dtype.
 
     Derivative (straight through, clipped): 1 where `x` lies inside the grid's range
     and 0 outside; the grid itself is a constant.
     """
+    return fake_quant_p.bind(x, *g, learned=False)
+
+
+def learned_fake_quant(x: jax.Array, g: Grid) -> jax.Array:
+    """Returns `fake_quant(x, g)`, with derivatives to the scale and the zero point too.
+
+    With y the result: dy/dscale is (y - x) / scale inside the range and y / scale, the
+    outermost code less the zero point, outside (LSQ, Esser et al. 2020, arXiv
+    1902.08153, eq. 3); dy/dzero_point is 0 inside and -scale outside (LSQ+, Bhalgat et
+    al. 2020, arXiv 2004.09576, eq. 4, whose offset is -scale * zero_point).
+    """
+    return fake_quant_p.bind(x, *g, learned=True)
+
+
+def _fake_quant(x, *grid, learned):
+    del learned  # it changes the derivative only
+    g = Grid(*grid)
     return (_offset(x, g) * g.scale).astype(x.dtype)
 
 
-@fake_quant.defjvp
-def _fake_quant_jvp(primals, tangents):
-    x, g = primals
+# One equation of a traced program, `fake_quant(x, scale, zero_point, low, high)`, so
+# that whoever reads programs finds every rounding with its grid. The last four are
+# float32, each a scalar or of x's rank and broadcasting against it.
+fake_quant_p = core.Primitive("fake_quant")
+fake_quant_p.def_impl(jax.jit(_fake_quant, static_argnames="learned"))
+fake_quant_p.def_abstract_eval(
+    lambda x, *grid, learned: jax.core.ShapedArray(x.shape, x.dtype)
+)
+mlir.register_lowering(
+    fake_quant_p, mlir.lower_fun(_fake_quant, multiple_results=False)
+)
+
+
+def _fake_quant_jvp(primals, tangents, *, learned):
+    x, *grid = primals
+    dx, dscale, dzero, *_ = tangents
+    g = Grid(*grid)
+    y = fake_quant_p.bind(x, *g, learned=learned)
     # Half a step of slack: what rounds onto the outermost point is inside.
     low = (g.low - g.zero_point - 0.5) * g.scale
     high = (g.high - g.zero_point + 0.5) * g.scale
-    dx = tangents[0]
-    return fake_quant(x, g), jnp.where((x >= low) & (x <= high), dx, jnp.zeros_like(dx))
+    inside = (x >= low) & (x <= high)
+    parts = []
+    if not isinstance(dx, ad.Zero):
+        parts.append(jnp.where(inside, dx, jnp.zeros_like(dx)))
+    if learned and not isinstance(dscale, ad.Zero):
+        steps = (y - jnp.where(inside, x, jnp.zeros_like(x))) * _inverse(g.scale)
+        parts.append((steps * dscale).astype(x.dtype))
+    if learned and not isinstance(dzero, ad.Zero):
+        moved = jnp.where(inside, jnp.zeros((), jnp.float32), -g.scale)
+        parts.append((moved * dzero).astype(x.dtype))
+    if not parts:
+        return y, jnp.zeros_like(y)
+    return y, functools.reduce(jnp.add, parts)
+
+
+ad.primitive_jvps[fake_quant_p] = _fake_quant_jvp
+
+
+def _fake_quant_batched(args, dims, *, learned):
+    x, *grid = args
+    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    front = None if dims[0] is None else jnp.moveaxis(x, dims[0], 0)
+    x = jnp.broadcast_to(x[None], (size, *x.shape)) if front is None else front
+
+    def spread(part, dim):
+        """Returns a part of the grid as it broadcasts against the batch."""
+        if dim is not None:
+            part = jnp.moveaxis(part, dim, 0)
+            lacks = x.ndim - part.ndim  # a scalar for each, against an array
+            return part.reshape((size, *(1 for _ in range(lacks)), *part.shape[1:]))
+        return part[None] if part.ndim else part
+
+    grid = [spread(part, dim) for part, dim in zip(grid, dims[1:], strict=True)]
+    return fake_quant_p.bind(x, *grid, learned=learned), 0
+
+
+batching.primitive_batchers[fake_quant_p] = _fake_quant_batched
 
 
 @jax.custom_jvp

@@ -215,3 +215,75 @@ def test_straight_through_is_y_with_the_gradient_of_x():
     dx, dy = pull(jnp.float32([2.0, 3.0, 5.0]))
     np.testing.assert_array_equal(dx, [2, 3, 5])
     np.testing.assert_array_equal(dy, [0, 0, 0])
+
+
+def learned_oracle(x, scale, zero_point, low, high):
+    """Returns y, dy/dx, dy/dscale and dy/dzero_point, element by element."""
+    rows = []
+    for value in x:
+        code = np.round(value / scale)
+        least, most = low - zero_point, high - zero_point
+        if value < (least - 0.5) * scale:
+            rows.append((least * scale, 0.0, least, -scale))
+        elif value > (most + 0.5) * scale:
+            rows.append((most * scale, 0.0, most, -scale))
+        else:
+            code = min(max(code, least), most)
+            rows.append((code * scale, 1.0, code - value / scale, 0.0))
+    return np.array(rows, np.float32).T
+
+
+def test_the_learned_gradients_are_the_papers():
+    x = np.array([-2.0, -1.1, -0.4, -0.1, 0.0, 0.3, 0.61, 2.5, 9.0], np.float32)
+    parts = np.float32([0.5, 2.0, 0.0, 7.0])
+    tangent = np.linspace(1, 2, len(x), dtype=np.float32)
+
+    def rounded(x, scale, zero_point):
+        return numerics.learned_fake_quant(
+            x, numerics.Grid(scale, zero_point, *map(jnp.float32, parts[2:]))
+        )
+
+    y, pull = jax.vjp(rounded, x, *map(jnp.float32, parts[:2]))
+    wanted = learned_oracle(x, *parts)
+    np.testing.assert_allclose(y, wanted[0], rtol=1e-6)
+    dx, dscale, dzero = pull(jnp.asarray(tangent))
+    np.testing.assert_allclose(dx, wanted[1] * tangent)
+    np.testing.assert_allclose(dscale, np.sum(wanted[2] * tangent), rtol=1e-6)
+    np.testing.assert_allclose(dzero, np.sum(wanted[3] * tangent), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_mapped_grids_are_one_grid_each(mapped, rank):
+    scales = np.float32([0.1, 0.5, 2.0]).reshape(3, *(1,) * rank)
+    x = np.linspace(-3, 3, 24, dtype=np.float32).reshape(3, 2, 4)
+    zero, low, high = jnp.zeros(()), jnp.float32(-7), jnp.float32(7)
+
+    def rounded(x, scale):
+        y, back = jax.vjp(
+            lambda x, scale: numerics.learned_fake_quant(
+                x, numerics.Grid(scale, zero, low, high)
+            ),
+            x,
+            scale,
+        )
+        return y, *back(jnp.ones_like(y))
+
+    axes = tuple(0 if m else None for m in mapped)
+    args = [a if m else a[0] for a, m in zip((x, scales), mapped, strict=True)]
+    got = jax.vmap(rounded, axes)(*args)
+    for i in range(3):
+        one = [a[i] if m else a for a, m in zip(args, mapped, strict=True)]
+        for g, w in zip(got, rounded(*one), strict=True):
+            np.testing.assert_array_equal(g[i], w)
+
+
+def test_a_program_shows_each_rounding_as_one_equation():
+    g = make(-1, 1, 8, True)
+    x = jnp.ones((2, 3))
+
+    def f(x):
+        return numerics.fake_quant(x, g) + numerics.learned_fake_quant(x, g)
+
+    names = [eqn.primitive.name for eqn in jax.make_jaxpr(f)(x).eqns]
+    assert names == ["fake_quant", "fake_quant", "add"]
