@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import recipe, scoring
+from experiments import preparing, recipe, scoring
 from lib import errors, models, objectives, program, transforms
 from lib.data import dataset
 from lib.report import progress
@@ -76,10 +76,14 @@ def _stage(config: Any, index: int, name: str) -> None:
                 f"{name}.{role} {other!r} is no earlier stage; "
                 f"{errors.hint(other, earlier)}"
             )
-    if stage.steps < 1:
-        raise errors.UserError(f"{name}.steps is at least 1, got {stage.steps}")
+    if stage.steps < 0:
+        raise errors.UserError(f"{name}.steps is at least 0, got {stage.steps}")
     if stage.use not in ("last", "best"):
         raise errors.UserError(f"{name}.use is 'last' or 'best', got {stage.use!r}")
+    if stage.use == "best" and not stage.steps:
+        raise errors.UserError(f"{name}.use='best' needs steps, got {name}.steps=0")
+    for one in stage.prepare:
+        errors.lookup(preparing.PREPARATIONS, one, f"preparation of {name}")
     if not 0 <= stage.ema < 1:
         raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
     parallel.check_batch(stage.batch_size)

@@ -131,6 +131,11 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
     initial, begin, end = (options.pop(k) for k in ("initial", "begin", "end"))
     if not kind:
         return options, 0
+    if not steps:
+        raise errors.UserError(
+            f"{name}.schedule={kind!r} moves as training goes, but the stage has "
+            f"steps=0; set {name}.schedule=''"
+        )
     make = errors.lookup(schedules.SCHEDULES, kind, "schedule")
     if not 0 <= begin <= end <= 1:
         raise errors.UserError(
@@ -178,7 +183,7 @@ def build(
         peak=stage.learning_rate,
         decay=stage.decay,
         warmup=stage.warmup,
-        steps=stage.steps,
+        steps=max(stage.steps, 1),
         drops=stage.drops,
         factor=stage.drop_factor,
     )

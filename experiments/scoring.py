@@ -170,7 +170,7 @@ def over_rows(gram: Any, shape: tuple[int, ...]) -> Any:
     return np.kron(gram, np.eye(rows // len(gram), dtype=np.float32))
 
 
-def measure(
+def scene(
     config: Any,
     stage: Any,
     data: dataset.Dataset,
@@ -178,8 +178,8 @@ def measure(
     start: tuple[Any, Any, Any],
     teacher: step.Network | None = None,
     taught: Any = None,
-) -> Given:
-    """Returns what the stage's techniques ask for, `{technique: {argument: value}}`.
+) -> Scene:
+    """Returns what a stage measures on.
 
     Args:
       config: the whole config.
@@ -205,7 +205,17 @@ def measure(
         for i, batch in enumerate(batches(config, data, stage.batch_size, count)):
             yield {**batch, "key": jax.random.fold_in(key, i)}
 
-    scene = Scene(network, params, variables, ranges, loss, some, data.shape)
+    return Scene(network, params, variables, ranges, loss, some, data.shape)
+
+
+def measure(config: Any, stage: Any, scene: Scene) -> Given:
+    """Returns what the stage's techniques ask for, `{technique: {argument: value}}`.
+
+    Args:
+      config: the whole config.
+      stage: the stage's settings.
+      scene: what is measured on.
+    """
     given = {}
     for name in stage.transforms:
         what = asked(name, config[name])
@@ -213,7 +223,7 @@ def measure(
             read = "" if what == "synflow" else f" on {config[name].batches} batches"
             progress.say(f"{name}: measuring {what}{read}")
             found = MEASURES[what](scene, config[name])
-            given[name] = _given(name, found, params)
+            given[name] = _given(name, found, scene.params)
     return given
 
 

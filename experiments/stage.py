@@ -1,18 +1,34 @@
-"""One stage: trained from where it stands, packed as an artifact."""
+"""One stage: prepared, trained from where it stands, packed as an artifact."""
 
 import functools
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments import check, packing, recipe, scoring, workdir
+from experiments import check, packing, preparing, recipe, scoring, workdir
 from lib import files, models
 from lib.data import dataset, pipeline, splits
 from lib.report import metrics, progress
 from lib.train import checkpoint, evaluate, loop, parallel, step
+
+
+class Start(NamedTuple):
+    """What a stage has before its first step.
+
+    Attributes:
+      recipe: what is trained, and how.
+      chain: its techniques.
+      state: before the first step.
+      taught: the teacher's (params, variables, ranges), or None.
+    """
+
+    recipe: step.Recipe
+    chain: recipe.Chain
+    state: step.State
+    taught: Any
 
 
 def train(
@@ -26,18 +42,40 @@ def train(
     """Trains one stage from where it stands, and packs what comes out."""
     began = time.monotonic()
     settings = config[stage.name]
-    if settings.start:
-        start = packing.load(workdir.artifact_path(at, settings.start))
-        params, variables = start.params, start.variables
-    else:
-        key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
-        # Barely optimised: it runs once, and compiling is what takes time.
-        fresh = jax.jit(
-            models.init,
-            static_argnums=(0, 2),
-            compiler_options={"xla_backend_optimization_level": 0},
-        )
-        params, variables = fresh(stage.module, key, data.shape)
+    begun = _start(config, data, stage, at)
+    state = begun.state
+    if settings.steps:
+        state = _fit(config, data, stage, at, begun, writer, stop)
+    about = {
+        "stage": stage.name,
+        "model": settings_of_model(config, stage.name),
+        "classes": data.classes,
+        "shape": list(data.shape),
+        "data": config.data.to_dict(),
+        "normalisation": data.normalisation.plain(),
+        "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
+    }
+    size = packing.save(
+        workdir.artifact_path(at, stage.name), begun.recipe, state, about
+    )
+    progress.say(f"{stage.name}: packed {size:,} bytes")
+    record = {
+        "name": stage.name,
+        "steps": settings.steps,
+        "seconds": time.monotonic() - began,
+    }
+    files.write_json(workdir.record_path(at, stage.name), record)
+
+
+def _start(
+    config: Any, data: dataset.Dataset, stage: check.Stage, at: pathlib.Path
+) -> Start:
+    """Returns what a stage has before its first step.
+
+    In this order: its weights, preparations, ranges of activations, what techniques
+    want measured, the chain's code.
+    """
+    settings = config[stage.name]
     teacher, taught = None, None
     if settings.teacher:
         teacher, taught = network_of(
@@ -46,23 +84,80 @@ def train(
     axis = parallel.AXIS if config.parallel == "pmap" else None
     bound = models.bind_axis(stage.module, axis)
     network = step.Network(models.make_apply(bound), stage.rules)
+    # Whatever is measured, is measured on one device.
+    alone = step.Network(models.make_apply(stage.module), stage.rules)
+
+    def scene(params, variables, ranges):
+        weights = (params, variables, ranges)
+        return scoring.scene(config, settings, data, alone, weights, teacher, taught)
+
+    params, variables = _weights(config, data, stage, at)
+    if settings.prepare:
+        plain = step.Network(alone.apply)  # nothing is calibrated yet
+
+        def rounded(params):
+            """Returns the weights as the chain rounds them before it trains."""
+            now = scene(params, variables, {})._replace(network=plain)
+            given = scoring.measure(config, settings, now)
+            transform = recipe.build_chain(config, settings, given).transform
+            return transform.decode(*transform.encode(params))
+
+        now = scene(params, variables, {})._replace(network=plain)
+        params, variables = preparing.prepare(config, settings, now, rounded)
     ranges = {}
     if stage.rules:
         ranges = recipe.calibrate(
             config, network, params, variables, data, settings.batch_size
         )
-    alone = step.Network(models.make_apply(stage.module), stage.rules)
-    weights = (params, variables, ranges)
-    given = scoring.measure(config, settings, data, alone, weights, teacher, taught)
+    given = scoring.measure(config, settings, scene(params, variables, ranges))
     made, chain = recipe.build(
         config, settings, network, teacher, data.normalisation, given
     )
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)
-    state = begin(params, variables, ranges)
+    return Start(made, chain, begin(params, variables, ranges), taught)
+
+
+def _weights(
+    config: Any, data: dataset.Dataset, stage: check.Stage, at: pathlib.Path
+) -> tuple[Any, Any]:
+    """Returns the (params, variables) of an earlier stage, or fresh ones."""
+    settings = config[stage.name]
+    if settings.start:
+        start = packing.load(workdir.artifact_path(at, settings.start))
+        return start.params, start.variables
+    key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
+    # Barely optimised: it runs once, and compiling is what takes time.
+    fresh = jax.jit(
+        models.init,
+        static_argnums=(0, 2),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    return fresh(stage.module, key, data.shape)
+
+
+def _fit(
+    config: Any,
+    data: dataset.Dataset,
+    stage: check.Stage,
+    at: pathlib.Path,
+    begun: Start,
+    writer: metrics.MetricsWriter,
+    stop: Any,
+) -> step.State:
+    """Returns the state after the last step, or the best one if that is asked for."""
+    settings = config[stage.name]
+    made, state = begun.recipe, begun.state
+    network = made.network
     example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
-    convolves = loop.has_convolution(network, params, variables, ranges, example)
+    convolves = loop.has_convolution(
+        network,
+        jax.eval_shape(made.transform.decode, state.code, state.codec),
+        state.variables,
+        state.ranges,
+        example,
+    )
     pace = loop.pace(
         steps=settings.steps,
         log=config.log_every,
@@ -109,11 +204,11 @@ def train(
             state=state,
             restored=restored,
             feed=feed,
-            fixed=step.Fixed(seed, feed.resident, taught),
+            fixed=step.Fixed(seed, feed.resident, begun.taught),
             pace=pace,
             parallel_by=config.parallel,
             validate=validate,
-            eligible=chain.settled,
+            eligible=begun.chain.settled,
             checkpoints=checkpoints,
             log=log,
             stop=stop,
@@ -121,23 +216,7 @@ def train(
     if settings.use == "best":
         state = checkpoints.best(state).state
     checkpoints.close()
-    about = {
-        "stage": stage.name,
-        "model": settings_of_model(config, stage.name),
-        "classes": data.classes,
-        "shape": list(data.shape),
-        "data": config.data.to_dict(),
-        "normalisation": data.normalisation.plain(),
-        "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
-    }
-    size = packing.save(workdir.artifact_path(at, stage.name), made, state, about)
-    progress.say(f"{stage.name}: packed {size:,} bytes")
-    record = {
-        "name": stage.name,
-        "steps": settings.steps,
-        "seconds": time.monotonic() - began,
-    }
-    files.write_json(workdir.record_path(at, stage.name), record)
+    return state
 
 
 def network_of(one: packing.Packed) -> tuple[step.Network, Any]:

@@ -64,12 +64,17 @@ def loss_of(net, start, terms=("cross_entropy",)):
     return loss
 
 
+def measure(made, *args):
+    """Returns what the techniques of the only stage ask for; as `scoring.scene`."""
+    return scoring.measure(made, made.only, scoring.scene(made, made.only, *args))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("score", ["snip", "grasp"])
 def test_scores_of_the_loss(score):
     made = config(score=score)
     net, start = network()
-    given = scoring.measure(made, made.only, DATA, net, start)
+    given = measure(made, DATA, net, start)
     assert list(given) == ["prune"] and given["prune"]["score"] == "given"
     found = given["prune"]["scores"]
     whole = getattr(saliency, score)(loss_of(net, start), start[0], [images(16)])
@@ -83,7 +88,7 @@ def test_a_teacher_takes_part_in_the_loss():
     made = config(score="snip", changes={"objective": ("distill",), "teacher": "only"})
     made.distill.weight = 1.0
     net, start = network()
-    given = scoring.measure(made, made.only, DATA, net, start, net, start)
+    given = measure(made, DATA, net, start, net, start)
     for score in given["prune"]["scores"].values():
         np.testing.assert_allclose(score, 0, atol=1e-5)
 
@@ -95,14 +100,14 @@ def test_inputs_and_what_they_give():
     hidden = np.asarray(features["dense_0"])
 
     made = config(score="wanda")
-    found = scoring.measure(made, made.only, DATA, net, start)["prune"]["scores"]
+    found = measure(made, DATA, net, start)["prune"]["scores"]
     for layer, seen in (("dense_0", x), ("logits", hidden)):
         w = np.abs(np.asarray(start[0][layer]["kernel"]))
         expected = w * np.sqrt((seen**2).sum(0))[:, None]
         np.testing.assert_allclose(found[f"{layer}/kernel"], expected, rtol=1e-4)
 
     made = config("sparsegpt")
-    found = scoring.measure(made, made.only, DATA, net, start)["sparsegpt"]["grams"]
+    found = measure(made, DATA, net, start)["sparsegpt"]["grams"]
     np.testing.assert_allclose(
         found["logits/kernel"], hidden.T @ hidden, rtol=1e-4, atol=1e-4
     )
@@ -112,7 +117,7 @@ def test_inputs_and_what_they_give():
 def test_synflow_is_of_the_sparsity_asked_for():
     made = config(score="synflow", sparsity=0.9)
     net, start = network()
-    given = scoring.measure(made, made.only, DATA, net, start)
+    given = measure(made, DATA, net, start)
     chain = recipe.build_chain(made, made.only, given)
     decoded = tree.flatten(chain.transform.decode(*chain.transform.encode(start[0])))
     left = {p: int((w != 0).sum()) for p, w in decoded.items() if "kernel" in p}
@@ -129,7 +134,7 @@ MEASURED += [("sparsegpt", {}), ("factorize", {"weighting": "activations"})]
 def test_the_outline_has_the_shapes_of_what_is_measured(technique, settings):
     made = config(technique, **settings)
     net, start = network()
-    found = scoring.measure(made, made.only, DATA, net, start)
+    found = measure(made, DATA, net, start)
     params, variables = jax.eval_shape(lambda: start[:2])
     zeros = scoring.outline(made, made.only, net, params, variables, jobs.SHAPE)
 
@@ -152,7 +157,7 @@ def test_the_outline_has_the_shapes_of_what_is_measured(technique, settings):
 def test_nothing_is_measured_for_what_asks_for_nothing():
     for technique, settings in (("prune", {}), ("factorize", {}), ("quantize", {})):
         made = config(technique, **settings)
-        assert scoring.measure(made, made.only, DATA, None, (None,) * 3) == {}
+        assert measure(made, DATA, None, (None,) * 3) == {}
         assert scoring.outline(made, made.only, None, None, None, jobs.SHAPE) == {}
 
 
@@ -217,7 +222,7 @@ def test_a_network_of_a_pmap_axis_is_measured_without_it():
     """Statistics are taken alone: batch norm finds no axis to average over."""
     made = config(score="snip")
     net, start = network(jobs.cnn())
-    given = scoring.measure(made, made.only, DATA, net, start)
+    given = measure(made, DATA, net, start)
     assert all((s >= 0).all() for s in given["prune"]["scores"].values())
     assert (
         program.unfed(net.apply, pattern="kernel")(
