@@ -23,6 +23,7 @@ def stage(**changes):
             model=model("mlp", widths=(300, 100), dropout=0.0),  # of a fresh start
             teacher="",  # the stage that teaches; "" for none
             objective=("cross_entropy",),  # names of terms, settings at the top
+            prepare=(),  # names of changes that keep the function, before it starts
             transforms=(),  # names of techniques on weights, chained left to right
             program=(),  # names of techniques on activations
             augment=(),  # names of augmentations, applied left to right
@@ -32,12 +33,14 @@ def stage(**changes):
             learning_rate=1e-3,  # the highest, after the warm-up
             decay="cosine",  # how the learning rate falls; "steps" as the next two say
             drops=(1 / 3, 2 / 3),  # shares of the steps at which it falls
-            drop_factor=0.1,  # what it is multiplied by there
+            drop_factor=0.1,  # what it is multiplied by there; by "exponential" in all
             warmup=0.05,  # share of the steps over which it rises
             weight_decay=0.0,  # of kernels
             momentum=0.9,
             clip=1.0,  # largest global norm of the gradient; 0: no limit
             ema=0.0,  # decay of a moving average of the weights; 0: none
+            freeze_norm=1.0,  # share of the steps from which batch norm's statistics
+            # rest and are used, and dropout, which has the same switch, stops; 1: never
             use="last",  # or "best": the checkpoint that validates best
         )
     )
@@ -45,6 +48,21 @@ def stage(**changes):
     for key, value in changes.items():
         config[key] = value
     return config
+
+
+def export(targets, **more):
+    """Returns the settings of files for other runtimes."""
+    return ConfigDict(
+        dict(
+            targets=targets,  # kinds of file, such as "onnx_int8"; () for none
+            # Files take turns in one process for each number of threads.
+            threads=(1,),
+            batch_sizes=(1, 8, 64),
+            repeats=50,
+            warmup=5,
+            **more,
+        )
+    )
 
 
 def base(experiment="compress", stages=()):
@@ -72,6 +90,7 @@ def base(experiment="compress", stages=()):
                 image="image",
                 label="label",
                 test="test",
+                normalisation="measured",  # or "imagenet", for weights trained so
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead
             ),
@@ -104,6 +123,33 @@ def base(experiment="compress", stages=()):
                 batches=32,  # of training data, to measure the inputs on
                 pattern=r"(^|/)kernel(/|$)",
             ),
+            gptq=dict(
+                bits=4,
+                symmetric=True,
+                granularity="channel",  # or "tensor", "group"
+                group=0,
+                dampening=0.01,  # of the Hessian, as a share of its mean diagonal
+                order="activation",  # largest inputs first; or "natural"
+                range="max",  # or "mse": what rounds best to the nearest
+                block=128,  # inputs between updates of all others: for speed alone
+                batches=32,  # of training data, to measure the inputs on
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            adaround=dict(
+                bits=4,
+                symmetric=True,
+                granularity="channel",  # or "tensor", "group"
+                group=0,
+                range="mse",  # what rounds best to the nearest; or "max"
+                steps=1000,  # of Adam, for each leaf
+                learning_rate=1e-2,
+                strength=3.0,  # of the push to a side; 1: as much as the error
+                beta=(20.0, 2.0),  # its exponent, from the first step to the last
+                batches=32,  # of training data, to measure the inputs on
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
             soft_movement=dict(
                 threshold=0.45,  # on sigmoid(score), which starts at 0.5
                 rate=3.0,  # learning rate of the scores
@@ -117,6 +163,33 @@ def base(experiment="compress", stages=()):
                 granularity="channel",  # or "tensor", "group"
                 group=0,
                 range="max",  # or "mse": what rounds best, chosen after each step
+                rounding="nearest",  # or, in training, "stochastic"
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            levels=dict(
+                format="nf4",  # or "binary", "ternary", "e4m3", "e5m2", "e2m1",
+                # "pow2_3" to "pow2_6", "apot_3" to "apot_8"
+                scale="max",  # or "power", "mse"; of binary "mean", of ternary "twn"
+                granularity="channel",  # or "tensor", "group"
+                group=0,
+                rules=(),  # pairs (pattern, format), instead of one format
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            binary_connect=dict(
+                stochastic=False,  # True: each step draws the signs
+                height=0.0,  # weights are this or minus this; 0: each leaf's own
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            lsq=dict(
+                bits=4,
+                symmetric=True,  # False: one negative code more, as in the paper
+                granularity="channel",  # or, as in the paper, "tensor"
+                rules=(),  # pairs (pattern, bits), instead of one number of bits
+                pattern=r"(^|/)kernel(/|$)",
+            ),
+            dorefa=dict(
+                bits=4,
                 rules=(),  # pairs (pattern, bits), instead of one number of bits
                 pattern=r"(^|/)kernel(/|$)",
             ),
@@ -247,14 +320,23 @@ def base(experiment="compress", stages=()):
                 bits=8,
                 symmetric=False,
                 calibration="minmax",  # or "moving_average"; or, from a histogram,
-                # "percentile", or for this grid "mse", "entropy"
+                # "percentile", or for this grid "mse", "entropy"; or "fixed"
                 decay=0.9,  # of the moving average
+                bounds=(0.0, 1.0),  # smallest and largest, of calibration "fixed"
                 percent=99.99,  # of the values that percentile keeps at each end
                 batches=8,  # of training data, to calibrate on
+                points="inputs",  # of contractions; or "adds": of residual sums too
+                range="static",  # of calibration; or of each call: "dynamic", "token"
+                learn="",  # how ranges are trained: "pact", "lsq", "lsq+"; "": not
+                shrink=0.0,  # lambda of PACT's penalty on learned ranges
+                begin=0.0,  # share of the stage's steps before which nothing is rounded
+                track=False,  # ranges follow the training batches, by decay
+                rules=(),  # pairs (pattern, bits), instead of pattern and bits
                 pattern=".",  # sites that are rounded; the rest stays in float
             ),
             # Terms of objectives.
             cross_entropy=dict(weight=1.0, label_smoothing=0.0),
+            squared_hinge=dict(weight=1.0),
             distill=dict(weight=0.9, temperature=4.0),
             l1=dict(weight=1e-5, pattern=r"(^|/)kernel(/|$)"),
             l2=dict(weight=1e-4, pattern=r"(^|/)kernel(/|$)"),
@@ -269,6 +351,12 @@ def base(experiment="compress", stages=()):
             flip=dict(probability=0.5),
             rotate=dict(degrees=10.0, fill="zero"),
             scale=dict(fraction=0.1, fill="zero"),
+            # Files for other runtimes, written when all stages are finished.
+            export=export(
+                targets=(),
+                stages=(),  # that are written; () for the last one
+                whole="",  # whose floats are written; "" for the one all started from
+            ),
             # Measuring.
             eval_batch_size=256,
             latency=dict(batch_size=256, repeats=30, warmup=5),
@@ -293,8 +381,9 @@ def smoke(config, steps=20):
     config.prune.every = 5
     config.xla_flags = FAST_TO_COMPILE
     config.steps_per_call = 1  # compiles faster than a scan
-    config.latency.repeats = 5
-    config.latency.warmup = 1
+    for timed in (config.latency, config.export):
+        timed.repeats = 5
+        timed.warmup = 1
     return config
 
 

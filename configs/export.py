@@ -1,11 +1,10 @@
-"""Writes a finished stage as ONNX files, and measures them in ONNX Runtime.
+"""Writes a finished stage as files of other runtimes, and measures those.
 
     python run.py --config=configs/export.py --workdir=/tmp/exported \
         --config.run=/tmp/quickstart --config.stage=quantized
 
-Needs `requirements-deploy.txt`. Leaves `STAGE.onnx`, which takes raw pixels and any
-batch, and `STAGE.int8.onnx` where activations were rounded and weights quantized; and
-`export.json`, what the table says in all digits.
+Needs `requirements-deploy.txt`. Each file takes raw pixels; `export.json` tells what
+the table says in all digits, and why a file was left out.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +20,7 @@ def get_config(arg=""):
             run="",  # the folder of a finished run
             stage="",  # the name of one of its stages
             eval_batch_size=256,
-            # Of one thread; the files take turns, so that other load hits them alike.
-            latency=dict(batch_sizes=(1, 8, 64), repeats=50, warmup=5),
+            export=common.export(targets=("onnx_float32", "onnx_int8")),
         )
     )
     config.lock()
@@ -30,6 +28,6 @@ def get_config(arg=""):
 
 
 def smoke(config):
-    config.latency.repeats = 5
-    config.latency.warmup = 1
+    config.export.repeats = 5
+    config.export.warmup = 1
     return config

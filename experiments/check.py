@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import preparing, recipe, scoring
+from experiments import preparing, recipe, scoring, shipping
 from lib import errors, models, objectives, program, transforms
 from lib.data import dataset
 from lib.report import progress
@@ -61,6 +61,7 @@ def settings(config: Any) -> None:
     ):
         if value < least:
             raise errors.UserError(f"{key} is at least {least}, got {value}")
+    shipping.check(config)
     if config.seed >= 2**31:
         raise errors.UserError(f"seed is below 2**31, got {config.seed}")
     for index, name in enumerate(config.stages):

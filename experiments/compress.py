@@ -8,7 +8,7 @@ What is on disk is finished: a run that was killed goes on from there.
 import pathlib
 from typing import Any
 
-from experiments import check, proof, recipe, stage, workdir
+from experiments import check, proof, recipe, shipping, stage, workdir
 from lib.report import metrics, progress, results, table
 from lib.train import interrupt
 
@@ -28,11 +28,14 @@ def run(config: Any, workdir_path: str) -> results.Result:
             if not workdir.record_path(at, one.name).exists():
                 stage.train(config, data, one, at, writer, stop)
     found = proof.prove(config, at)
-    return show(at, proof.report(config, at, found, proof.coverage(stages)))
+    shipped = shipping.of_run(config, at)
+    covered = proof.coverage(stages)
+    return show(at, proof.report(config, at, found, covered, shipped))
 
 
 def show(at: pathlib.Path, result: results.Result) -> results.Result:
     """Prints the table and where the report is."""
     table.show(result)
+    shipping.show(result)
     progress.say(f"report: {at / results.PAGE}")
     return result

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
-from experiments import check, packing, workdir
+from experiments import check, packing, shipping, workdir
 from lib import errors, files
 from lib.deploy import measure
 from lib.report import layers, metrics, progress, results
@@ -47,6 +47,7 @@ def report(
     at: pathlib.Path,
     found: dict[str, dict[str, Any]],
     covered: dict[str, Any],
+    shipped: shipping.Shipped,
 ) -> results.Result:
     """Writes `result.json` and `report.html` from what was measured."""
     stages = []
@@ -74,18 +75,20 @@ def report(
         "latency_ms": one["latency_ms"],
         "size": {k: one[k] for k in ("params", "nonzero", "macs")},
     }
-    environment = {**measure.environment(), "seed": config.seed}
+    environment = measure.environment() | shipped.versions | {"seed": config.seed}
+    told = shipped.plain()
+    # What was timed in turn with the other files says more.
+    packed |= told["artifacts"].get("packed", {})
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
         "environment": environment,
         "stages": stages,
-        "artifacts": {"packed": packed},
+        **told,
+        "artifacts": {**told["artifacts"], "packed": packed},
     }
     final = packing.load(workdir.artifact_path(at, last))
-    origin = last
-    while config[origin].start:
-        origin = config[origin].start
+    origin = workdir.origin(config, last)
     before = packing.load(workdir.artifact_path(at, origin)).params
     described = layers.describe(final.frozen, before if origin != last else None)
     written = results.write(at, result)

@@ -228,6 +228,4 @@ def network_of(one: packing.Packed) -> tuple[step.Network, Any]:
 
 def settings_of_model(config: Any, name: str) -> dict[str, Any]:
     """Returns the model settings of a stage, or of the stage it starts from."""
-    while config[name].start:
-        name = config[name].start
-    return config[name].model.to_dict()
+    return config[workdir.origin(config, name)].model.to_dict()

@@ -62,6 +62,13 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def origin(config: Any, stage: str) -> str:
+    """Returns the stage that a stage and all before it started from."""
+    while config[stage].start:
+        stage = config[stage].start
+    return stage
+
+
 def artifact_path(at: pathlib.Path, name: str) -> pathlib.Path:
     """Returns where a stage's artifact lies."""
     return at / "artifacts" / f"{name}.pare"

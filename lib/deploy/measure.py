@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,20 +31,52 @@ def latency(f: Callable[..., Any], *args: Any, repeats: int, warmup: int) -> Lat
       repeats: timed calls, at least 1.
       warmup: calls before these, not timed; 1 or more keeps compilation out.
     """
+    jax.block_until_ready(args)
+    return in_turn({"": lambda: f(*args)}, repeats=repeats, warmup=warmup)[""]
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], Any]], *, repeats: int, warmup: int
+) -> dict[str, Latency]:
+    """Times several calls in turn, so that other load hits them alike.
+
+    Args:
+      calls: name -> call; its result is waited for.
+      repeats: timed rounds, at least 1.
+      warmup: rounds before these, not timed.
+    """
     if repeats < 1 or warmup < 0:
         raise errors.UserError(
             f"latency takes repeats >= 1 and warmup >= 0, got {repeats} and {warmup}"
         )
-    jax.block_until_ready(args)
-    for _ in range(warmup):
-        jax.block_until_ready(f(*args))
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter_ns()
-        jax.block_until_ready(f(*args))
-        times.append((time.perf_counter_ns() - start) / 1e6)
-    low, median, high = np.percentile(times, [25, 50, 75])
-    return Latency(float(median), float(low), float(high), repeats)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmup + repeats):
+        for name, call in calls.items():
+            start = time.perf_counter_ns()
+            jax.block_until_ready(call())
+            if turn >= warmup:
+                times[name].append((time.perf_counter_ns() - start) / 1e6)
+    found = {}
+    for name, taken in times.items():
+        low, median, high = np.percentile(taken, [25, 50, 75]).tolist()
+        found[name] = Latency(median, low, high, repeats)
+    return found
+
+
+def memory(field: str) -> int | None:
+    """Returns bytes of memory of this process; None where the system does not tell.
+
+    Args:
+      field: "VmRSS", what it holds now, or "VmHWM", the most that it has held.
+    """
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(f"{field}:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:
+        pass  # no Linux
+    return None
 
 
 def _cpu() -> str:

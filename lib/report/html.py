@@ -9,7 +9,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lib import files
-from lib.report import formats, layer_plots, plots, results, sections, style, verdict
+from lib.report import (
+    formats,
+    layer_plots,
+    plots,
+    results,
+    runtimes,
+    sections,
+    style,
+    verdict,
+)
 
 NAME = results.PAGE
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -46,6 +55,7 @@ def _page(
     parts = [
         _head(result, title),
         sections.comparison(result),
+        runtimes.section(result),
         _sizes(result, sizes),
         _training(result, curves),
         _weights(layers),

@@ -60,6 +60,13 @@ ARTIFACT = {
         "macs": Maybe("count"),
     },
     "baseline_ratio?": RATIO,
+    # Of a file that was run in its own runtime.
+    "runtime?": "text",
+    "same_class_as_jax?": "fraction",
+    "float_contractions?": "count",
+    "integer_contractions?": "count",
+    "peak_memory_bytes?": Maybe("count"),
+    "times_ms?": [{**LATENCY, "threads": "count"}],
 }
 SCHEMA = {
     "experiment": "text",
@@ -67,6 +74,8 @@ SCHEMA = {
     "environment": "dict",
     "stages": [STAGE],
     "artifacts": Each(ARTIFACT),
+    "verdicts?": ["text"],  # on the speed of the artifacts
+    "left_out?": Each("text"),  # artifact -> why there is no such file
 }
 
 

@@ -14,7 +14,7 @@ def section(title: str, note: str, body: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{told}{body}</section>\n"
 
 
-def _table(heads: Sequence[str], lines: Iterable[str], kind: str = "") -> str:
+def table(heads: Sequence[str], lines: Iterable[str], kind: str = "") -> str:
     """Returns a table; `heads` are text, `lines` are `<tr>` elements."""
     named = f' class="{kind}"' if kind else ""
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
@@ -25,14 +25,14 @@ def _table(heads: Sequence[str], lines: Iterable[str], kind: str = "") -> str:
     )
 
 
-def _line(name: str, cells: Iterable[str], kind: str = "", mono: bool = False) -> str:
+def line(name: str, cells: Iterable[str], kind: str = "", mono: bool = False) -> str:
     """Returns a `<tr>`; `name` is text, `cells` are `<td>` elements."""
     named = f' class="{kind}"' if kind else ""
     font = ' class="mono"' if mono else ""
     return f'<tr{named}><th scope="row"{font}>{escape(name)}</th>{"".join(cells)}</tr>'
 
 
-def _cell(text: str, kind: str = "") -> str:
+def cell(text: str, kind: str = "") -> str:
     """Returns a `<td>` of text."""
     named = f' class="{kind}"' if kind else ""
     return f"<td{named}>{escape(text)}</td>"
@@ -59,17 +59,17 @@ def comparison(result: Mapping[str, Any]) -> str:
     for i, row in enumerate(rows):
         ratio = row.ratio if i else {}
         cells = [
-            _cell(formats.percent(row.accuracy)),
-            _cell(formats.points(ratio.get("accuracy"))),
-            _cell(formats.exact(row.params)),
-            _cell(formats.exact(row.nonzero)),
-            _cell(formats.exact(row.file_bytes)),
-            _cell(formats.count(row.macs)),
+            cell(formats.percent(row.accuracy)),
+            cell(formats.points(ratio.get("accuracy"))),
+            cell(formats.exact(row.params)),
+            cell(formats.exact(row.nonzero)),
+            cell(formats.exact(row.file_bytes)),
+            cell(formats.count(row.macs)),
             _latency(row, bool(batch)),
-            _cell(formats.times(ratio.get("file_bytes")), "gain"),
-            _cell(formats.times(ratio.get("latency")), "gain"),
+            cell(formats.times(ratio.get("file_bytes")), "gain"),
+            cell(formats.times(ratio.get("latency")), "gain"),
         ]
-        lines.append(_line(row.name, cells, "packed" if row.kind == "artifact" else ""))
+        lines.append(line(row.name, cells, "packed" if row.kind == "artifact" else ""))
     note = (
         "Accuracy on the whole test split; the difference is in percentage points. "
         "MACs are multiply-accumulates for one example, zeros included. Milliseconds "
@@ -80,13 +80,13 @@ def comparison(result: Mapping[str, Any]) -> str:
         f"{escape(entry['path'])}</span></p>\n"
         for name, entry in result["artifacts"].items()
     )
-    body = _table(heads, lines) + shipped
+    body = table(heads, lines) + shipped
     return section("What it cost and what it saved", note, body)
 
 
 def _latency(row: results.Row, same_batch: bool) -> str:
     if row.latency is None:
-        return _cell(formats.MISSING)
+        return cell(formats.MISSING)
     low, middle, high = (
         formats.milliseconds(row.latency[k]) for k in ("low", "median", "high")
     )
@@ -102,13 +102,13 @@ def stages(result: Mapping[str, Any]) -> str:
     lines = []
     for stage in result["stages"]:
         cells = [
-            _cell(formats.exact(stage["steps"])),
-            _cell(formats.duration(stage["seconds"])),
+            cell(formats.exact(stage["steps"])),
+            cell(formats.duration(stage["seconds"])),
         ]
         cells += [_metric(name, stage["metrics"].get(name)) for name in names]
-        lines.append(_line(stage["name"], cells))
+        lines.append(line(stage["name"], cells))
     heads = ["Stage", "Steps", "Time", *(_words(name) for name in names)]
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _words(name: str) -> str:
@@ -119,32 +119,32 @@ def _words(name: str) -> str:
 
 def _metric(name: str, value: Any) -> str:
     if value is None:
-        return _cell(formats.MISSING)
+        return cell(formats.MISSING)
     if isinstance(value, str):  # a number that is not finite
-        return _cell(value)
+        return cell(value)
     if name.endswith("accuracy"):
-        return _cell(formats.percent(value))
-    return _cell(formats.scalar(value))
+        return cell(formats.percent(value))
+    return cell(formats.scalar(value))
 
 
 def layers(described: Sequence[Mapping[str, Any]]) -> str:
     """Returns the folded table of how each leaf is kept."""
     lines = [
-        _line(
+        line(
             layer["path"],
             [
-                _cell(_shape(layer["shape"])),
-                _cell(formats.exact(layer["params"])),
-                _cell(formats.exact(layer["nonzero"])),
-                _cell(str(layer["bits"])),
-                _cell(layer["representation"]),
+                cell(_shape(layer["shape"])),
+                cell(formats.exact(layer["params"])),
+                cell(formats.exact(layer["nonzero"])),
+                cell(str(layer["bits"])),
+                cell(layer["representation"]),
             ],
             mono=True,
         )
         for layer in described
     ]
     heads = ["Weight", "Shape", "Parameters", "Non-zero", "Bits", "Kept as"]
-    return _fold(f"All {len(described)} weights", _table(heads, lines))
+    return _fold(f"All {len(described)} weights", table(heads, lines))
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -184,15 +184,15 @@ def coverage(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             f"{formats.percent(part, 1)} % of the parameters."
         )
         lines = [
-            _line(
+            line(
                 w["path"],
-                [_cell(_shape(w["shape"])), _chips(w["taken_by"], "left as it is")],
+                [cell(_shape(w["shape"])), _chips(w["taken_by"], "left as it is")],
                 mono=True,
             )
             for w in weights
         ]
         body += "<h3>Weights</h3>\n"
-        body += _table(["Weight", "Shape", "Taken by"], lines, "words")
+        body += table(["Weight", "Shape", "Taken by"], lines, "words")
     if sites:
         count = sum(bool(_names(s["taken_by"])) for s in sites)
         words.append(
@@ -200,13 +200,13 @@ def coverage(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             "the model runs."
         )
         lines = [
-            _line(
+            line(
                 s["site"],
                 [
-                    _cell(str(s["operand"])),
+                    cell(str(s["operand"])),
                     _chips(s["taken_by"], "left as it is"),
-                    _cell(str(s["bits"]) if s["bits"] else formats.MISSING),
-                    _cell(s["why"] or "", "none"),
+                    cell(str(s["bits"]) if s["bits"] else formats.MISSING),
+                    cell(s["why"] or "", "none"),
                 ],
                 mono=True,
             )
@@ -214,7 +214,7 @@ def coverage(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ]
         body += "<h3>Contractions</h3>\n"
         heads = ["Site", "Operand", "Taken by", "Bits", "Why not"]
-        body += _table(heads, lines, "words")
+        body += table(heads, lines, "words")
     return section("Coverage", " ".join(words), body)
 
 
@@ -227,10 +227,10 @@ def settings(result: Mapping[str, Any]) -> str:
 
 def _pairs(nested: Mapping[str, Any]) -> str:
     lines = [
-        _line(path, [_cell(_value(leaf), "mono")], mono=True)
+        line(path, [cell(_value(leaf), "mono")], mono=True)
         for path, leaf in _leaves(nested).items()
     ]
-    return _table(["Name", "Value"], lines, "words")
+    return table(["Name", "Value"], lines, "words")
 
 
 def _leaves(nested: Mapping[str, Any]) -> dict[str, Any]:

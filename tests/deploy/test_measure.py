@@ -49,3 +49,15 @@ def test_environment_is_json_and_true():
     assert found["devices"] == 8  # simulated, tests/conftest.py
     assert found["cores"] >= 1
     assert found["cpu"]
+
+
+def test_calls_take_turns_and_keep_their_own_times():
+    order = []
+
+    def call(name, seconds):
+        return lambda: (order.append(name), Pending(seconds))[1]
+
+    calls = {"a": call("a", 0.001), "b": call("b", 0.02)}
+    found = measure.in_turn(calls, repeats=2, warmup=1)
+    assert order == ["a", "b"] * 3
+    assert found["a"].high_ms < 20 <= found["b"].low_ms

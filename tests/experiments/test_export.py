@@ -43,7 +43,7 @@ def save(run, name, about=ABOUT):
 def config(run, stage):
     found = config_file.get_config("smoke")
     found.run, found.stage = str(run), stage
-    found.latency.batch_sizes = (1, 3)
+    found.export.batch_sizes = (1, 3)
     return found
 
 
@@ -52,14 +52,21 @@ def test_both_files_are_written_and_measured(tmp_path, capsys):
     at = tmp_path / "out"
     found = export.run(config(tmp_path / "run", "small"), str(at))
     assert files.read_json(at / "export.json") == files.plain(found)
-    assert list(found["files"]) == ["small.onnx", "small.int8.onnx"]
-    whole, int8 = found["files"].values()
-    for name, one in found["files"].items():
-        assert one["file_bytes"] == (at / name).stat().st_size
+    assert list(found["artifacts"]) == ["onnx_float32", "onnx_int8"]
+    whole, int8 = found["artifacts"].values()
+    names = ("small.onnx", "small.int8.onnx")
+    for name, one in zip(names, found["artifacts"].values(), strict=True):
+        assert one["path"] == str(at / name)
+        assert one["bytes"] == (at / name).stat().st_size
         assert one["count"] == 360 and 0 <= one["accuracy"] < 0.5
-        assert set(one["latency_ms"]) == {"1", "3"}
-        for ms in one["latency_ms"].values():
-            assert 0 < ms["low"] <= ms["median"] <= ms["high"] and ms["n"] == 5
+        times = one["times_ms"]
+        assert [(t["threads"], t["batch"], t["n"]) for t in times] == [
+            (1, 1, 5),
+            (1, 3, 5),
+        ]
+        assert all(0 < t["low"] <= t["median"] <= t["high"] for t in times)
+        assert one["latency_ms"]["batch"] == 3
+        assert 0 < one["peak_memory_bytes"] < 2**30
         assert one["same_class_as_jax"] > 0.98
     assert whole["largest_difference_to_jax"] < 1e-4
     assert int8["largest_difference_to_jax"] < 0.1
@@ -69,7 +76,10 @@ def test_both_files_are_written_and_measured(tmp_path, capsys):
     assert contractions == [(2, 0), (1, 1)]  # the rules say nothing of the logits
     assert found["environment"]["onnx"] == onnx.__version__
     out = capsys.readouterr().out.splitlines()
-    assert out[2].startswith("file ") and out[3].startswith("small.onnx ")
+    (head,) = (i for i, line in enumerate(out) if line.startswith("file "))
+    assert out[head + 1].startswith("onnx_float32  ONNX Runtime ")
+    assert out[head + 3].startswith("onnx_int8 against onnx_float32 in ONNX Runtime")
+    assert found["verdicts"] == out[head + 3 :]
     # Pixels as they are stored go in.
     (image,) = onnx.load(at / "small.onnx").graph.input
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -78,12 +88,21 @@ def test_both_files_are_written_and_measured(tmp_path, capsys):
 def test_what_has_no_int8_file_says_why(tmp_path, capsys):
     save(tmp_path, "plain", {**ABOUT, "rules": []})
     found = export.run(config(tmp_path, "plain"), str(tmp_path / "out"))
-    assert list(found["files"]) == ["plain.onnx"]
-    assert found["int8_left_out"] == "the stage rounds no activations"
-    assert "no plain.int8.onnx: the stage rounds" in capsys.readouterr().out
-    save(tmp_path, "four", {**ABOUT, "rules": [["dense_0", {**EIGHT, "bits": 4}]]})
-    found = export.run(config(tmp_path, "four"), str(tmp_path / "out"))
-    assert "integer kernels take bits=8" in found["int8_left_out"]
+    assert list(found["artifacts"]) == ["onnx_float32"]
+    why = "the stage rounds no activations"
+    assert found["left_out"] == {"onnx_int8": why} and found["verdicts"] == []
+    assert f"no plain.int8.onnx: {why}" in capsys.readouterr().out
+
+
+def test_names_are_judged_before_anything_is_read(tmp_path):
+    wanted = config(tmp_path / "absent", "small")
+    wanted.export.targets = ("onnx_int9",)
+    with pytest.raises(errors.UserError, match="did you mean 'onnx_int8'"):
+        export.run(wanted, str(tmp_path / "out"))
+    wanted.export.targets = ()
+    with pytest.raises(errors.UserError, match="valid: packed, onnx_float32"):
+        export.run(wanted, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_factors_stay_factors(tmp_path):
@@ -96,8 +115,9 @@ def test_factors_stay_factors(tmp_path):
     )
     artifact.save(path, whole, {**ABOUT, "rules": []})
     found = export.run(config(tmp_path, "small"), str(tmp_path / "out"))
-    assert found["files"]["small.onnx"]["float_contractions"] == 3
-    assert found["files"]["small.onnx"]["largest_difference_to_jax"] < 1e-2
+    whole = found["artifacts"]["onnx_float32"]
+    assert whole["float_contractions"] == 3
+    assert whole["largest_difference_to_jax"] < 1e-2
 
 
 def test_it_names_what_it_cannot_find(tmp_path):

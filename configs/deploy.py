@@ -1,0 +1,56 @@
+"""A batch-norm CNN quantized after training and while training, in every runtime.
+
+Data: scikit-learn's handwritten digits. Post-training: batch norm folded, ranges from
+a histogram, eight bits; aware: straight through (Jacob et al. 2018, arXiv 1712.05877).
+Needs `requirements-deploy.txt`.
+
+    python run.py --config=configs/deploy.py --workdir=/tmp/deploy
+    python run.py --config=configs/deploy.py:smoke --workdir=/tmp/smoke
+"""
+
+from configs import common
+
+
+def smoke(config):
+    """Shrinks the model too: convolutions take long to compile."""
+    config.dense.model.widths = (8, 16)
+    config.dense.model.depth = 1
+    config = common.smoke(config)
+    config.post_training.steps = 0
+    config.export.batch_sizes = (1, 8)
+    config.export.threads = (1,)
+    return config
+
+
+def get_config(arg=""):
+    config = common.base(stages=("dense", "post_training", "aware"))
+    augment = ("rotate", "shift")
+    config.quantize.bits = 8
+    config.dense = common.stage(
+        model=common.model("cnn", widths=(64, 128), depth=2, dropout=0.1),
+        objective=("cross_entropy", "l2"),
+        augment=augment,
+        steps=1500,
+        learning_rate=3e-3,
+        ema=0.99,
+    )
+    config.post_training = common.stage(
+        start="dense",
+        prepare=(),
+        transforms=("quantize",),
+        program=("fake_quantize",),
+        steps=0,
+    )
+    config.aware = common.stage(
+        start="dense",
+        transforms=("quantize",),
+        program=("fake_quantize",),
+        augment=augment,
+        steps=500,
+        learning_rate=1e-3,
+        use="best",
+    )
+    config.export.targets = ("packed", "onnx_float32", "onnx_int8")
+    config.export.stages = ("post_training", "aware")
+    config.export.threads = (1, 2)
+    return common.variant(arg, config, smoke=smoke)

@@ -1,0 +1,229 @@
+"""Artifacts as files of other runtimes: written, run over the test split, and timed."""
+
+import importlib.metadata
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import clocks, recipe, targets, workdir
+from lib import errors
+from lib.data import dataset, pipeline
+from lib.report import progress, runtimes, speed
+
+Entry = dict[str, Any]  # what result.json keeps of an artifact
+
+
+class Shipped(NamedTuple):
+    """The files of some stages.
+
+    Attributes:
+      entries: name -> what was measured of the file.
+      left_out: name -> why there is no such file.
+      verdicts: sentences on what became faster, by how much, and what did not.
+      versions: of the packages that ran them.
+    """
+
+    entries: dict[str, Entry]
+    left_out: dict[str, str]
+    verdicts: list[str]
+    versions: dict[str, str]
+
+    def plain(self) -> dict[str, Any]:
+        """Returns what a result keeps of it."""
+        return {
+            "artifacts": self.entries,
+            "left_out": self.left_out,
+            "verdicts": self.verdicts,
+        }
+
+
+class Item(NamedTuple):
+    """A file to be."""
+
+    name: str
+    target: str
+    stage: str
+    path: pathlib.Path
+
+
+def check(config: Any) -> None:
+    """Raises a `UserError` for what `config.export` of a run asks in vain."""
+    settings = config.export
+    targets.check(settings.targets, "config.export.targets")
+    for name in (*settings.stages, *filter(None, [settings.whole])):
+        errors.lookup(dict.fromkeys(config.stages), name, "stage of config.export")
+    for key, least in (("threads", 1), ("batch_sizes", 1)):
+        if not settings[key] or min(settings[key]) < least:
+            raise errors.UserError(
+                f"config.export.{key} is numbers of at least {least}, got "
+                f"{settings[key]}"
+            )
+    for key, least in (("repeats", 1), ("warmup", 0)):
+        if settings[key] < least:
+            raise errors.UserError(
+                f"config.export.{key} is at least {least}, got {settings[key]}"
+            )
+
+
+def of_run(config: Any, at: pathlib.Path) -> Shipped:
+    """Returns the files that `config.export` of a finished run asks for."""
+    settings = config.export
+    if not settings.targets:
+        return Shipped({}, {}, [], {})
+    stages = settings.stages or config.stages[-1:]
+    whole = settings.whole or workdir.origin(config, stages[-1])
+    wanted = items(at, at / "artifacts", settings, stages, whole)
+    return ship(at, wanted, settings, config.eval_batch_size)
+
+
+def items(
+    at: pathlib.Path, to: pathlib.Path, settings: Any, stages: Sequence[str], whole: str
+) -> list[Item]:
+    """Returns what to write.
+
+    Files of floats are those of the stage `whole`. Those of the last of `stages` are
+    called as their target, others after their stage too.
+
+    Args:
+      at: the folder of the run.
+      to: the folder to write to.
+      settings: `config.export`.
+      stages: that are exported.
+      whole: that is exported in float.
+    """
+    found = []
+    for name in settings.targets:
+        target = targets.TARGETS[name]
+        for stage in stages if target.rounded else (whole,):
+            last = not target.rounded or stage == stages[-1]
+            path = to / f"{stage}.{target.suffix}"
+            if name == "packed":
+                path = workdir.artifact_path(at, stage)
+            found.append(Item(name if last else f"{name}_{stage}", name, stage, path))
+    return found
+
+
+def ship(
+    at: pathlib.Path, wanted: Sequence[Item], settings: Any, eval_batch_size: int
+) -> Shipped:
+    """Writes files and measures each: bytes, accuracy, agreement with JAX, time.
+
+    Args:
+      at: the folder of the run.
+      wanted: what to write.
+      settings: `config.export`: `batch_sizes`, `threads`, `repeats`, `warmup`.
+      eval_batch_size: examples in a batch while accuracy is measured.
+    """
+    models = {
+        stage: targets.load(workdir.artifact_path(at, stage))
+        for stage in dict.fromkeys(item.stage for item in wanted)
+    }
+    about = next(iter(models.values())).packed.about
+    data = recipe.load_data(about["data"])
+    entries: dict[str, Entry] = {}
+    left_out: dict[str, str] = {}
+    for item in wanted:
+        target = targets.TARGETS[item.target]
+        try:
+            target.write(models[item.stage], item.path)
+        except errors.UserError as e:
+            left_out[item.name] = str(e)
+            progress.say(f"no {item.path.name}: {e}")
+            continue
+        run = target.open(item.path, clocks.cores())
+        logits = models[item.stage].logits(rounded=target.rounded)
+        floats, integers = target.contractions(item.path)
+        entries[item.name] = {
+            "path": str(
+                item.path.relative_to(at) if at in item.path.parents else item.path
+            ),
+            "bytes": item.path.stat().st_size,
+            "stage": item.stage,
+            "runtime": target.runtime,
+            **agreement(run, logits, data, eval_batch_size),
+            "float_contractions": floats,
+            "integer_contractions": integers,
+        }
+        if item.target != "packed":  # which the run has left there
+            progress.say(f"wrote {item.path}")
+    files = {i.name: (i.target, i.path) for i in wanted if i.name in entries}
+    timed = _timed(files, data, settings)
+    for name, entry in entries.items():
+        entry |= timed[name]
+    against = {i.name: targets.TARGETS[i.target].against for i in wanted}
+    return Shipped(
+        entries,
+        left_out,
+        speed.verdicts(entries, against),
+        {
+            package: importlib.metadata.version(package.replace("_", "-"))
+            for item in wanted
+            if item.name in entries
+            for package in targets.TARGETS[item.target].packages
+        },
+    )
+
+
+def agreement(
+    run: targets.Run, logits: targets.Run, data: dataset.Dataset, batch_size: int
+) -> Entry:
+    """Returns what a file does with the whole test split, beside what JAX does."""
+    correct = same = count = 0
+    worst = 0.0
+    for raw in pipeline.eval_batches(data.test, batch_size):
+        kept = raw["weight"] > 0
+        found, expected = run(raw["image"]), logits(raw["image"])
+        guess = found.argmax(-1)
+        correct += int((guess == raw["label"])[kept].sum())
+        same += int((guess == expected.argmax(-1))[kept].sum())
+        worst = max(worst, float(np.abs(found - expected)[kept].max()))
+        count += int(kept.sum())
+    return {
+        "accuracy": correct / count,
+        "same_class_as_jax": same / count,
+        "largest_difference_to_jax": worst,
+        "count": count,
+    }
+
+
+def _timed(files: clocks.Files, data: dataset.Dataset, settings: Any) -> Any:
+    """Returns {name: its times, its memory}."""
+    pixels = [
+        next(pipeline.eval_batches(data.test, size))["image"]
+        for size in settings.batch_sizes
+    ]
+    threads = [n for n in settings.threads if n <= clocks.cores()]
+    if len(threads) < len(settings.threads):
+        progress.say(f"timed with {threads} threads: this process may use no more")
+    progress.say("timing the files in turn, in processes of their own")
+    times = clocks.times(
+        files,
+        pixels,
+        threads=threads,
+        repeats=settings.repeats,
+        warmup=settings.warmup,
+    )
+    memory = clocks.memory(files, max(pixels, key=len))
+    found = {}
+    for name in files:
+        # The row that a table has room for: one thread, the largest batch.
+        latency = {
+            k: v for k, v in times[name][len(pixels) - 1].items() if k != "threads"
+        }
+        found[name] = {
+            "times_ms": times[name],
+            "peak_memory_bytes": memory[name],
+            "latency_ms": latency,
+        }
+    return found
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Prints the table and the verdicts of a result, if it has any."""
+    artifacts = runtimes.timed(result)
+    if artifacts:
+        print("\n".join(runtimes.lines(artifacts)))
+    for sentence in result.get("verdicts", ()):
+        print(sentence)

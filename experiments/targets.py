@@ -1,0 +1,194 @@
+"""The kinds of file that a stage's artifact becomes, each with the runtime it runs in.
+
+Every file takes pixels as they are stored, `uint8 [N, H, W, C]`, and gives logits.
+"""
+
+import functools
+import importlib
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import packing, recipe
+from lib import errors, models, program
+from lib.data import pipeline
+from lib.deploy import onnx_export
+from lib.train import step
+
+Run = Callable[[np.ndarray], np.ndarray]  # pixels -> logits
+
+
+class Model(NamedTuple):
+    """An artifact with the functions that it stands for.
+
+    Attributes:
+      packed: the artifact as it was read back.
+      module: the Linen module.
+      rules: by which its activations are rounded.
+      prepare: (None, raw batch) -> batch, without augmentation.
+    """
+
+    packed: packing.Packed
+    module: Any
+    rules: tuple
+    prepare: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of an image."""
+        return tuple(self.packed.about["shape"])
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """One image."""
+        return jax.ShapeDtypeStruct((1, *self.shape), np.uint8)
+
+    def plain(self, params: Any, pixels: Any) -> Any:
+        """Returns logits, nothing of the activations rounded.
+
+        Weights among the params that are products are run factor by factor.
+        """
+        return self._run((), {}, params, pixels)
+
+    def kept(self) -> Any:
+        """Returns the params, as products where two small contractions are cheaper."""
+        network = step.Network(models.make_apply(self.module))
+        one = self.packed
+        example = jax.ShapeDtypeStruct((1, *self.shape), np.float32)
+        return program.keep_factors(network)(one.frozen, one.variables, {}, example)
+
+    def logits(self, *, rounded: bool) -> Run:
+        """Returns the network in JAX, with its activations rounded or not."""
+        rules = self.rules if rounded else ()
+        run = jax.jit(functools.partial(self._run, rules))
+        one = self.packed
+        return lambda pixels: np.asarray(run(one.ranges, one.params, pixels))
+
+    def _run(self, rules, ranges, params, pixels):
+        network = program.run_factored(
+            step.Network(models.make_apply(self.module), rules)
+        )
+        images = self.prepare(None, {"image": pixels})["image"]
+        return network(params, self.packed.variables, ranges, images)[0][0]
+
+
+def load(path: pathlib.Path) -> Model:
+    """Returns the model of an artifact."""
+    one = packing.load(path)
+    module = recipe.build_model(one.about["model"], one.about["classes"])
+    prepare = pipeline.preparation(packing.normalisation(one.about), None)
+    model = Model(one, module, packing.rules(one.about), prepare)
+    models.check(module, one.params, one.variables, model.shape)
+    return model
+
+
+class Target(NamedTuple):
+    """One kind of file.
+
+    Attributes:
+      suffix: what follows the stage's name in the file's.
+      runtime: what runs it, for the report.
+      packages: that writing and running it takes, as they are imported.
+      install: the file of requirements that names them.
+      rounded: whether it rounds activations as the stage does.
+      against: the target of floats whose speed it is compared with; "" for floats.
+      write: (model, path) -> None; a `UserError` says why there is no such file.
+      open: (path, threads) -> pixels -> logits.
+      contractions: path -> how many run in float, and as integers.
+    """
+
+    suffix: str
+    runtime: str
+    packages: tuple[str, ...]
+    install: str
+    rounded: bool
+    against: str
+    write: Callable[[Model, pathlib.Path], Any]
+    open: Callable[[pathlib.Path, int], Run]
+    contractions: Callable[[pathlib.Path], tuple[int, int]]
+
+
+def _write_packed(model: Model, path: pathlib.Path) -> None:
+    """Writes nothing: the run has left it there."""
+
+
+def _open_packed(path: pathlib.Path, threads: int) -> Run:
+    del threads  # XLA takes the cores that its process may use
+    return load(path).logits(rounded=True)
+
+
+def _packed_contractions(path: pathlib.Path) -> tuple[int, int]:
+    model = load(path)
+    return len(program.sites(model.plain)(model.packed.params, model.example)), 0
+
+
+def _write_onnx(model: Model, path: pathlib.Path) -> None:
+    onnx_export.export(model.plain, model.kept(), model.example, path=path)
+
+
+def _write_onnx_int8(model: Model, path: pathlib.Path) -> None:
+    if not model.rules:
+        raise errors.UserError("the stage rounds no activations")
+    onnx_export.export_int8(
+        model.plain,
+        model.packed.frozen,
+        model.example,
+        ranges=model.packed.ranges,
+        rules=model.rules,
+        path=path,
+    )
+
+
+def _open_onnx(path: pathlib.Path, threads: int) -> Run:
+    session = onnx_export.session(path, threads=threads)
+    return lambda pixels: session.run(None, {"input": pixels})[0]
+
+
+_ONNX = dict(
+    runtime="ONNX Runtime",
+    packages=("onnx", "onnxruntime"),
+    install="requirements-deploy.txt",
+    open=_open_onnx,
+    contractions=onnx_export.contractions,
+)
+
+TARGETS = {
+    "packed": Target(
+        suffix="pare",
+        runtime="JAX",
+        packages=(),
+        install="requirements.txt",
+        rounded=True,
+        against="",
+        write=_write_packed,
+        open=_open_packed,
+        contractions=_packed_contractions,
+    ),
+    "onnx_float32": Target(
+        suffix="onnx", rounded=False, against="", write=_write_onnx, **_ONNX
+    ),
+    "onnx_int8": Target(
+        suffix="int8.onnx",
+        rounded=True,
+        against="onnx_float32",
+        write=_write_onnx_int8,
+        **_ONNX,
+    ),
+}
+
+
+def check(names: Any, setting: str) -> None:
+    """Raises a `UserError` for a name that is no target, or lacks its packages."""
+    for name in names:
+        target = errors.lookup(TARGETS, name, f"target of {setting}")
+        for package in target.packages:
+            try:
+                importlib.import_module(package)
+            except ImportError as e:
+                raise errors.UserError(
+                    f"{setting}: {name} needs {package}, which cannot be imported "
+                    f"({e}); pip install -r {target.install}"
+                ) from e
