@@ -1,7 +1,7 @@
 """Papers' rows over several seeds: claim, ours, file bytes, time, command.
 
-Leaves `RESULTS.md`. About two hours on 2 CPU cores, half of them LeNet-5, from
-MNIST that TFDS has prepared.
+Leaves `RESULTS.md`. Two to three hours on 2 CPU cores, nearly all of them LeNet-5,
+from MNIST that TFDS has prepared.
 
     python run.py --config=configs/reproduce.py --workdir=/tmp/papers
     python run.py ... --config.papers="('snip',)" --config.seeds="(0,)"
@@ -32,6 +32,8 @@ def get_config(arg=""):
                 "snip:extreme",
                 "rigl",
                 "two_of_four",
+                "binary_connect",
+                "binary_connect:stochastic",
                 "ours",
                 "deep_compression:lenet5",
                 "ours:lenet5",

@@ -51,7 +51,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     for other in config.sweep.compare:
         if other not in times:
             _, again, times[other] = job.timed(other)
-            _same(begun, again, form, other)
+            same(begun, again, form, other)
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
@@ -237,7 +237,7 @@ def forms(recipe_of: Callable, run_of: Callable) -> dict[str, Callable]:
     return {"sequential": sequential, "vmapped": vmapped, "compiled": compiled}
 
 
-def _same(begun: np.ndarray, again: np.ndarray, form: str, other: str) -> None:
+def same(begun: np.ndarray, again: np.ndarray, form: str, other: str) -> None:
     """Raises a `RunError` where two forms of the same runs do not begin alike.
 
     Later they drift apart: sums in another order tip weights over the borders of a

@@ -91,3 +91,12 @@ def test_a_bad_grid_is_one_line(changes, message, tmp_path):
     with pytest.raises(errors.UserError, match=message):
         sweep.run(small(**changes), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_forms_that_begin_otherwise_are_an_error():
+    losses = np.linspace(2, 1, 10).reshape(2, 5)
+    sweep.same(losses, losses * (1 + 5e-3), "vmapped", "compiled")
+    other = losses.copy()
+    other[1, 3] *= 1.05
+    with pytest.raises(errors.RunError, match="run 1 has a loss of .* at step 3"):
+        sweep.same(losses, other, "vmapped", "compiled")
