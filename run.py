@@ -22,6 +22,8 @@ ROOT = pathlib.Path(__file__).parent
 EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
     "benchmark": "time the training step against a hand-written loop and against peers",
+    "deployment": "time files of integers against files of floats, in their runtimes",
+    "benchmark_ptq": "quantize after training beside other libraries' ways to do it",
     "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
     "export": "write a stage as ONNX files, and measure them in ONNX Runtime",
     "inspect": "show what of a packed artifact takes how many bytes",
@@ -53,7 +55,9 @@ def main(argv):
     # Only now: --help must not wait for JAX, and JAX reads XLA_FLAGS as it starts.
     from experiments import (
         benchmark,
+        benchmark_ptq,
         compress,
+        deployment,
         evaluate,
         export,
         inspect,
@@ -63,7 +67,9 @@ def main(argv):
 
     run = {
         "benchmark": benchmark.run,
+        "benchmark_ptq": benchmark_ptq.run,
         "compress": compress.run,
+        "deployment": deployment.run,
         "evaluate": evaluate.run,
         "export": export.run,
         "inspect": inspect.run,

@@ -20,6 +20,7 @@ class Stage(NamedTuple):
       index: its place in the order.
       module: the Linen module it trains.
       rules: by which its activations are rounded; () for none.
+      points: of `program.POLICIES`, which operands these may round.
       plan: what takes each of its weights.
       coverage: what takes each of its contractions.
     """
@@ -28,6 +29,7 @@ class Stage(NamedTuple):
     index: int
     module: Any
     rules: tuple
+    points: str
     plan: list[transforms.Row]
     coverage: list[program.Row]
 
@@ -83,8 +85,7 @@ def _stage(config: Any, index: int, name: str) -> None:
         raise errors.UserError(f"{name}.use is 'last' or 'best', got {stage.use!r}")
     if stage.use == "best" and not stage.steps:
         raise errors.UserError(f"{name}.use='best' needs steps, got {name}.steps=0")
-    for one in stage.prepare:
-        errors.lookup(preparing.PREPARATIONS, one, f"preparation of {name}")
+    preparing.check(config, stage)
     if not 0 <= stage.ema < 1:
         raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
     parallel.check_batch(stage.batch_size)
@@ -122,13 +123,15 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         rules = recipe.rules(config, stage)
         network = step.Network(models.make_apply(module))
         teacher = network if stage.teacher else None
+        preparing.outline(config, stage, network, params, variables, data.shape)
         given = scoring.outline(config, stage, network, params, variables, data.shape)
         made, chain = recipe.build(
             config, stage, network, teacher, data.normalisation, given
         )
         plan = transforms.plan(chain.transform, params)
         example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
-        rows = program.coverage(network.apply, rules)(
+        points = config.fake_quantize.points if rules else "inputs"
+        rows = program.coverage(network.apply, rules, points=points)(
             params, variables, example, train=False, key=None
         )
         logits = jax.ShapeDtypeStruct((1, data.classes), jnp.float32)
@@ -138,7 +141,7 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         }
         taught = (logits, {}) if stage.teacher else None
         jax.eval_shape(made.objective, (logits, {}), batch, params, taught)
-        found[name] = Stage(name, index, module, rules, plan, rows)
+        found[name] = Stage(name, index, module, rules, points, plan, rows)
         _tell(found[name])
     return list(found.values())
 

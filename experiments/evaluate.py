@@ -61,12 +61,13 @@ class Programs(NamedTuple):
 
 
 # What of an artifact's metadata decides how it is run.
-_RUNS = ("model", "classes", "rules", "normalisation")
+_RUNS = ("model", "classes", "rules", "points", "normalisation")
 
 
 def _network(about: dict[str, Any], config: Any) -> Programs:
+    about = {k: v for k, v in about.items() if v is not None}
     module = recipe.build_model(about["model"], about["classes"])
-    plain = step.Network(models.make_apply(module), packing.rules(about))
+    plain = packing.network(about, module)
     network = program.run_factored(plain)
     prepare = pipeline.preparation(packing.normalisation(about), None)
 
@@ -87,7 +88,7 @@ def measured(
     config: Any,
 ) -> dict[str, Any]:
     """Returns what was measured of one artifact."""
-    key = json.dumps({k: one.about[k] for k in _RUNS}, sort_keys=True)
+    key = json.dumps({k: one.about.get(k) for k in _RUNS}, sort_keys=True)
     module, plain, network, split_metrics, logits = network_for(key)
     models.check(module, one.params, one.variables, data.shape)
     example = jax.ShapeDtypeStruct((1, *data.shape), np.float32)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lib import errors, representations, tree
+from lib import errors, models, representations, tree
 from lib.data import normalise
 from lib.deploy import artifact
 from lib.train import step
@@ -80,9 +80,11 @@ def load(path: str | pathlib.Path) -> Packed:
     )
 
 
-def rules(about: dict[str, Any]) -> tuple:
-    """Returns an artifact's rules for activations, as `program.fake_quantize` wants."""
-    return tuple((pattern, settings) for pattern, settings in about["rules"])
+def network(about: dict[str, Any], module: Any) -> step.Network:
+    """Returns the network of an artifact whose model was built."""
+    rules = tuple((pattern, settings) for pattern, settings in about["rules"])
+    # Artifacts of before there were policies round the inputs of contractions.
+    return step.Network(models.make_apply(module), rules, about.get("points", "inputs"))
 
 
 def normalisation(about: dict[str, Any]) -> normalise.Normalisation:

@@ -1,6 +1,5 @@
 """Artifacts as files of other runtimes: written, run over the test split, and timed."""
 
-import importlib.metadata
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -157,12 +156,7 @@ def ship(
         entries,
         left_out,
         speed.verdicts(entries, against),
-        {
-            package: importlib.metadata.version(package.replace("_", "-"))
-            for item in wanted
-            if item.name in entries
-            for package in targets.TARGETS[item.target].packages
-        },
+        targets.versions(i.target for i in wanted if i.name in entries),
     )
 
 

@@ -54,6 +54,7 @@ def train(
         "data": config.data.to_dict(),
         "normalisation": data.normalisation.plain(),
         "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
+        "points": stage.points,
     }
     size = packing.save(
         workdir.artifact_path(at, stage.name), begun.recipe, state, about
@@ -83,9 +84,9 @@ def _start(
         )
     axis = parallel.AXIS if config.parallel == "pmap" else None
     bound = models.bind_axis(stage.module, axis)
-    network = step.Network(models.make_apply(bound), stage.rules)
+    network = step.Network(models.make_apply(bound), stage.rules, stage.points)
     # Whatever is measured, is measured on one device.
-    alone = step.Network(models.make_apply(stage.module), stage.rules)
+    alone = network._replace(apply=models.make_apply(stage.module))
 
     def scene(params, variables, ranges):
         weights = (params, variables, ranges)
@@ -222,7 +223,7 @@ def _fit(
 def network_of(one: packing.Packed) -> tuple[step.Network, Any]:
     """Returns a finished stage as a network and what it is called with."""
     module = recipe.build_model(one.about["model"], one.about["classes"])
-    network = step.Network(models.make_apply(module), packing.rules(one.about))
+    network = packing.network(one.about, module)
     return network, (one.params, one.variables, one.ranges)
 
 

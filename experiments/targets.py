@@ -5,6 +5,7 @@ Every file takes pixels as they are stored, `uint8 [N, H, W, C]`, and gives logi
 
 import functools
 import importlib
+import importlib.metadata
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,13 +28,13 @@ class Model(NamedTuple):
     Attributes:
       packed: the artifact as it was read back.
       module: the Linen module.
-      rules: by which its activations are rounded.
+      network: the module with the rules by which its activations are rounded.
       prepare: (None, raw batch) -> batch, without augmentation.
     """
 
     packed: packing.Packed
     module: Any
-    rules: tuple
+    network: step.Network
     prepare: Any
 
     @property
@@ -51,28 +52,26 @@ class Model(NamedTuple):
 
         Weights among the params that are products are run factor by factor.
         """
-        return self._run((), {}, params, pixels)
+        return self._run(self.network._replace(rules=()), {}, params, pixels)
 
     def kept(self) -> Any:
         """Returns the params, as products where two small contractions are cheaper."""
-        network = step.Network(models.make_apply(self.module))
+        network = self.network._replace(rules=())
         one = self.packed
         example = jax.ShapeDtypeStruct((1, *self.shape), np.float32)
         return program.keep_factors(network)(one.frozen, one.variables, {}, example)
 
     def logits(self, *, rounded: bool) -> Run:
         """Returns the network in JAX, with its activations rounded or not."""
-        rules = self.rules if rounded else ()
-        run = jax.jit(functools.partial(self._run, rules))
+        network = self.network if rounded else self.network._replace(rules=())
+        run = jax.jit(functools.partial(self._run, network))
         one = self.packed
         return lambda pixels: np.asarray(run(one.ranges, one.params, pixels))
 
-    def _run(self, rules, ranges, params, pixels):
-        network = program.run_factored(
-            step.Network(models.make_apply(self.module), rules)
-        )
+    def _run(self, network, ranges, params, pixels):
+        run = program.run_factored(network)
         images = self.prepare(None, {"image": pixels})["image"]
-        return network(params, self.packed.variables, ranges, images)[0][0]
+        return run(params, self.packed.variables, ranges, images)[0][0]
 
 
 def load(path: pathlib.Path) -> Model:
@@ -80,7 +79,7 @@ def load(path: pathlib.Path) -> Model:
     one = packing.load(path)
     module = recipe.build_model(one.about["model"], one.about["classes"])
     prepare = pipeline.preparation(packing.normalisation(one.about), None)
-    model = Model(one, module, packing.rules(one.about), prepare)
+    model = Model(one, module, packing.network(one.about, module), prepare)
     models.check(module, one.params, one.variables, model.shape)
     return model
 
@@ -130,14 +129,15 @@ def _write_onnx(model: Model, path: pathlib.Path) -> None:
 
 
 def _write_onnx_int8(model: Model, path: pathlib.Path) -> None:
-    if not model.rules:
+    if not model.network.rules:
         raise errors.UserError("the stage rounds no activations")
     onnx_export.export_int8(
         model.plain,
         model.packed.frozen,
         model.example,
         ranges=model.packed.ranges,
-        rules=model.rules,
+        rules=model.network.rules,
+        points=model.network.points,
         path=path,
     )
 
@@ -178,6 +178,15 @@ TARGETS = {
         **_ONNX,
     ),
 }
+
+
+def versions(names: Any) -> dict[str, str]:
+    """Returns {package: version} of what writes and runs some targets."""
+    return {
+        package: importlib.metadata.version(package.replace("_", "-"))
+        for name in names
+        for package in TARGETS[name].packages
+    }
 
 
 def check(names: Any, setting: str) -> None:

@@ -91,6 +91,15 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def load() -> tuple[float, ...]:
+    """Returns how many processes wanted to run in the last 1, 5 and 15 minutes.
+
+    Times that were taken while there were more than cores say little; () where the
+    system does not tell.
+    """
+    return os.getloadavg() if hasattr(os, "getloadavg") else ()
+
+
 def environment() -> dict[str, Any]:
     """Returns versions and hardware, for results to carry; all of it fits JSON.
 

@@ -1,0 +1,132 @@
+"""Times models with fresh weights as files of floats and of integers.
+
+Leaves `deployment.json` and `DEPLOYMENT.md`.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import clocks, packing, recipe, targets, workdir
+from experiments.benchmarks import deployment_page
+from lib import errors, files, models, program, transforms
+from lib.data import normalise, pipeline
+from lib.deploy import measure
+from lib.report import progress, speed
+from lib.train import step
+
+CLASSES = 10
+
+
+def run(config: Any, workdir_: str) -> dict[str, Any]:
+    """Writes each model's files, compares and times them; returns the result."""
+    settings = config.export
+    targets.check(settings.targets, "config.export.targets")
+    at = workdir.claim(workdir_, config)
+    found = {}
+    for name in config.models:
+        progress.say(f"{name}: quantizing and writing")
+        made = model(config.models[name], config.examples)
+        found[name] = _measured(name, made, config, at)
+    result = {
+        "experiment": config.experiment,
+        "config": config.to_dict(),
+        "environment": measure.environment()
+        | targets.versions(settings.targets)
+        | {"load": list(measure.load())},
+        "models": found,
+    }
+    files.write_json(at / "deployment.json", result)
+    result = files.read_json(at / "deployment.json")
+    files.write_text(at / "DEPLOYMENT.md", deployment_page.markdown(result))
+    print(deployment_page.markdown(result))
+    return result
+
+
+def model(settings: Any, examples: int) -> targets.Model:
+    """Returns a model with fresh weights in 8 bits, calibrated on random images."""
+    shape = tuple(settings.shape)
+    module = recipe.build_model(settings.model, CLASSES)
+    params, variables = models.init(module, jax.random.key(0), shape)
+    normalisation = normalise.Normalisation((127.5,) * shape[-1], (64.0,) * shape[-1])
+    prepare = pipeline.preparation(normalisation, None)
+    quantized = transforms.quantize(bits=8)
+    code, state = quantized.encode(params)
+    params = quantized.decode(code, state)
+    rules = ((".", {"bits": 8, "symmetric": False}),)
+    network = step.Network(models.make_apply(module), rules, settings.points)
+    batch = prepare(None, {"image": pixels(shape, examples)})["image"]
+    ranges = program.calibrate(
+        network.apply,
+        params,
+        [(variables, batch)],
+        program.minmax(),
+        points=settings.points,
+        train=False,
+        key=None,
+    )
+    about = {
+        "model": settings.model.to_dict(),
+        "classes": CLASSES,
+        "shape": list(shape),
+        "normalisation": normalisation.plain(),
+    }
+    frozen = quantized.freeze(jax.device_get(code), jax.device_get(state))
+    packed = packing.Packed(
+        *jax.device_get((params, variables, ranges)), frozen=frozen, about=about
+    )
+    return targets.Model(packed, module, network, prepare)
+
+
+def pixels(shape: tuple[int, ...], count: int) -> np.ndarray:
+    """Returns `count` random images."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def _measured(
+    name: str, made: targets.Model, config: Any, at: pathlib.Path
+) -> dict[str, Any]:
+    """Returns what was found of each file of one model."""
+    settings = config.export
+    images = pixels(made.shape, max(config.examples, *settings.batch_sizes))
+    entries, left_out, paths = {}, {}, {}
+    for kind in settings.targets:
+        target = targets.TARGETS[kind]
+        path = at / "artifacts" / f"{name}.{target.suffix}"
+        try:
+            target.write(made, path)
+        except errors.UserError as e:
+            left_out[kind] = str(e)
+            progress.say(f"no {path.name}: {e}")
+            continue
+        output = target.open(path, 1)(images)
+        expected = made.logits(rounded=target.rounded)(images)
+        floats, integers = target.contractions(path)
+        entries[kind] = {
+            "runtime": target.runtime,
+            "bytes": path.stat().st_size,
+            "same_class_as_jax": float(
+                np.mean(output.argmax(-1) == expected.argmax(-1))
+            ),
+            "float_contractions": floats,
+            "integer_contractions": integers,
+        }
+        paths[kind] = (kind, path)
+    times = clocks.times(
+        paths,
+        [images[:size] for size in settings.batch_sizes],
+        threads=settings.threads,
+        repeats=settings.repeats,
+        warmup=settings.warmup,
+    )
+    for kind, entry in entries.items():
+        entry["times_ms"] = times[kind]
+    against = {kind: targets.TARGETS[kind].against for kind in entries}
+    return {
+        "artifacts": entries,
+        "left_out": left_out,
+        "verdicts": speed.verdicts(entries, against),
+    }
