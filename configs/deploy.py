@@ -5,7 +5,10 @@ a histogram, eight bits; aware: straight through (Jacob et al. 2018, arXiv 1712.
 Needs `requirements-deploy.txt`.
 
     python run.py --config=configs/deploy.py --workdir=/tmp/deploy
+    python run.py --config=configs/deploy.py:litert --workdir=/tmp/litert
     python run.py --config=configs/deploy.py:smoke --workdir=/tmp/smoke
+
+`litert` needs `requirements-litert.txt`, too.
 """
 
 from configs import common
@@ -19,6 +22,12 @@ def smoke(config):
     config.post_training.steps = 0
     config.export.batch_sizes = (1, 8)
     config.export.threads = (1,)
+    return config
+
+
+def litert(config):
+    """Writes LiteRT's files too."""
+    config.export.targets += ("litert_float32", "litert_int8")
     return config
 
 
@@ -36,7 +45,7 @@ def get_config(arg=""):
     )
     config.post_training = common.stage(
         start="dense",
-        prepare=(),
+        prepare=("fold_batch_norm",),
         transforms=("quantize",),
         program=("fake_quantize",),
         steps=0,
@@ -50,7 +59,10 @@ def get_config(arg=""):
         learning_rate=1e-3,
         use="best",
     )
-    config.export.targets = ("packed", "onnx_float32", "onnx_int8")
+    config.export.targets = (
+        *("packed", "safetensors", "stablehlo_float32", "stablehlo"),
+        *("onnx_float32", "onnx_int8"),
+    )
     config.export.stages = ("post_training", "aware")
     config.export.threads = (1, 2)
-    return common.variant(arg, config, smoke=smoke)
+    return common.variant(arg, config, litert=litert, smoke=smoke)

@@ -97,8 +97,8 @@ def _measured(
         target = targets.TARGETS[kind]
         path = at / "artifacts" / f"{name}.{target.suffix}"
         try:
-            target.write(made, path)
-        except errors.UserError as e:
+            target.write(made, path, images)
+        except (errors.RunError, errors.UserError) as e:
             left_out[kind] = str(e)
             progress.say(f"no {path.name}: {e}")
             continue

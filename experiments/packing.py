@@ -4,7 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from lib import errors, models, representations, tree
 from lib.data import normalise
@@ -40,18 +40,19 @@ def save(
     frozen = recipe.transform.freeze(
         jax.device_get(step.trained(state)), jax.device_get(state.codec)
     )
-    ranges = {  # a site's name holds slashes: its path in the artifact
-        f"{site}/{side}": jnp.stack(bounds)
-        for site, sides in jax.device_get(state.ranges).items()
+    variables, ranges = jax.device_get((state.variables, state.ranges))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return artifact.save(path, tree_of(frozen, variables, ranges), about)
+
+
+def tree_of(frozen: Any, variables: Any, ranges: Any) -> dict[str, Any]:
+    """Returns what files hold of a network, as one frozen tree."""
+    flat = {  # a site's name holds slashes: its path in the artifact
+        f"{site}/{side}": np.stack(bounds)
+        for site, sides in ranges.items()
         for side, bounds in sides.items()
     }
-    whole = {
-        "params": frozen,
-        "variables": jax.device_get(state.variables),
-        "ranges": tree.unflatten(ranges),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return artifact.save(path, whole, about)
+    return {"params": frozen, "variables": variables, "ranges": tree.unflatten(flat)}
 
 
 def load(path: str | pathlib.Path) -> Packed:
@@ -60,7 +61,15 @@ def load(path: str | pathlib.Path) -> Packed:
     Raises:
       UserError: it is missing, damaged, or was not written by a run.
     """
-    whole, about = artifact.load(path), artifact.metadata(path)
+    return packed(artifact.load(path), artifact.metadata(path), path)
+
+
+def packed(whole: dict[str, Any], about: dict[str, Any], path: Any) -> Packed:
+    """Returns what `tree_of` made a tree of; `path` is where it was, for messages.
+
+    Raises:
+      UserError: it was not written by a run.
+    """
     lacks = [key for key in LABEL if key not in about]
     if lacks:
         raise errors.UserError(

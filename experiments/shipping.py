@@ -11,6 +11,7 @@ from lib import errors
 from lib.data import dataset, pipeline
 from lib.report import progress, runtimes, speed
 
+EXAMPLES = 256  # images that exporters are shown
 Entry = dict[str, Any]  # what result.json keeps of an artifact
 
 
@@ -121,13 +122,17 @@ def ship(
     }
     about = next(iter(models.values())).packed.about
     data = recipe.load_data(about["data"])
+    # Of the training split: exporters may look at them to choose ranges.
+    images = data.train.source.gather(np.arange(min(EXAMPLES, len(data.train))))
     entries: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
     for item in wanted:
         target = targets.TARGETS[item.target]
         try:
-            target.write(models[item.stage], item.path)
-        except errors.UserError as e:
+            target.write(models[item.stage], item.path, images["image"])
+        except (errors.RunError, errors.UserError) as e:
+            if item.target != "packed":
+                item.path.unlink(missing_ok=True)
             left_out[item.name] = str(e)
             progress.say(f"no {item.path.name}: {e}")
             continue

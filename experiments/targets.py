@@ -16,7 +16,7 @@ import numpy as np
 from experiments import packing, recipe
 from lib import errors, models, program
 from lib.data import pipeline
-from lib.deploy import onnx_export
+from lib.deploy import litert, onnx_export, safetensors_file, stablehlo
 from lib.train import step
 
 Run = Callable[[np.ndarray], np.ndarray]  # pixels -> logits
@@ -54,6 +54,13 @@ class Model(NamedTuple):
         """
         return self._run(self.network._replace(rules=()), {}, params, pixels)
 
+    @property
+    def rounding(self) -> dict[str, Any]:
+        """How activations are rounded, as exporters take it."""
+        network = self.network
+        ranges = self.packed.ranges
+        return dict(ranges=ranges, rules=network.rules, points=network.points)
+
     def kept(self) -> Any:
         """Returns the params, as products where two small contractions are cheaper."""
         network = self.network._replace(rules=())
@@ -76,7 +83,10 @@ class Model(NamedTuple):
 
 def load(path: pathlib.Path) -> Model:
     """Returns the model of an artifact."""
-    one = packing.load(path)
+    return _model(packing.load(path))
+
+
+def _model(one: packing.Packed) -> Model:
     module = recipe.build_model(one.about["model"], one.about["classes"])
     prepare = pipeline.preparation(packing.normalisation(one.about), None)
     model = Model(one, module, packing.network(one.about, module), prepare)
@@ -94,7 +104,7 @@ class Target(NamedTuple):
       install: the file of requirements that names them.
       rounded: whether it rounds activations as the stage does.
       against: the target of floats whose speed it is compared with; "" for floats.
-      write: (model, path) -> None; a `UserError` says why there is no such file.
+      write: (model, path, some images) -> None; an error says why there is no file.
       open: (path, threads) -> pixels -> logits.
       contractions: path -> how many run in float, and as integers.
     """
@@ -105,12 +115,12 @@ class Target(NamedTuple):
     install: str
     rounded: bool
     against: str
-    write: Callable[[Model, pathlib.Path], Any]
+    write: Callable[[Model, pathlib.Path, np.ndarray], Any]
     open: Callable[[pathlib.Path, int], Run]
     contractions: Callable[[pathlib.Path], tuple[int, int]]
 
 
-def _write_packed(model: Model, path: pathlib.Path) -> None:
+def _write_packed(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
     """Writes nothing: the run has left it there."""
 
 
@@ -119,27 +129,27 @@ def _open_packed(path: pathlib.Path, threads: int) -> Run:
     return load(path).logits(rounded=True)
 
 
-def _packed_contractions(path: pathlib.Path) -> tuple[int, int]:
-    model = load(path)
+def _in_float(model: Model) -> tuple[int, int]:
+    """Returns how many contractions JAX runs in float, and as integers: none."""
     return len(program.sites(model.plain)(model.packed.params, model.example)), 0
 
 
-def _write_onnx(model: Model, path: pathlib.Path) -> None:
+def _write_onnx(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    del images
     onnx_export.export(model.plain, model.kept(), model.example, path=path)
 
 
-def _write_onnx_int8(model: Model, path: pathlib.Path) -> None:
+def _write_onnx_int8(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    _rounded(model)
+    frozen, how = model.packed.frozen, model.rounding
+    onnx_export.export_int8(model.plain, frozen, model.example, path=path, **how)
+    # An integer file with contractions of floats is slower than one of floats.
+    onnx_export.verify(path, model.plain, frozen, images, **how)
+
+
+def _rounded(model: Model) -> None:
     if not model.network.rules:
         raise errors.UserError("the stage rounds no activations")
-    onnx_export.export_int8(
-        model.plain,
-        model.packed.frozen,
-        model.example,
-        ranges=model.packed.ranges,
-        rules=model.network.rules,
-        points=model.network.points,
-        path=path,
-    )
 
 
 def _open_onnx(path: pathlib.Path, threads: int) -> Run:
@@ -147,6 +157,72 @@ def _open_onnx(path: pathlib.Path, threads: int) -> Run:
     return lambda pixels: session.run(None, {"input": pixels})[0]
 
 
+def _write_stablehlo(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    del images
+    run = functools.partial(model.plain, model.kept())
+    stablehlo.export(run, model.example, path=path)
+
+
+def _write_stablehlo_integer(
+    model: Model, path: pathlib.Path, images: np.ndarray
+) -> None:
+    del images
+    frozen, how = model.packed.frozen, model.rounding
+    stablehlo.export_integer(model.plain, frozen, model.example, path=path, **how)
+
+
+def _open_stablehlo(path: pathlib.Path, threads: int) -> Run:
+    del threads  # XLA takes the cores that its process may use
+    run = stablehlo.load(path)
+    return lambda pixels: np.asarray(run(pixels))
+
+
+def _write_safetensors(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    del images
+    one = model.packed
+    whole = packing.tree_of(one.frozen, one.variables, one.ranges)
+    safetensors_file.save(path, whole, one.about)
+
+
+def _read_safetensors(path: pathlib.Path) -> Model:
+    whole, about = safetensors_file.load(path), safetensors_file.metadata(path)
+    return _model(packing.packed(whole, about, path))
+
+
+def _open_safetensors(path: pathlib.Path, threads: int) -> Run:
+    del threads
+    return _read_safetensors(path).logits(rounded=True)
+
+
+def _write_litert(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    run = functools.partial(model.plain, model.kept())
+    litert.export(run, images[:1], path=path)
+
+
+def _write_litert_int8(model: Model, path: pathlib.Path, images: np.ndarray) -> None:
+    _rounded(model)
+    litert.export_int8(
+        model.plain,
+        model.packed.frozen,
+        images[:1],
+        path=path,
+        batches=[images],
+        **model.rounding,
+    )
+
+
+def _open_litert(path: pathlib.Path, threads: int) -> Run:
+    return litert.session(path, threads=threads)
+
+
+_JAX = dict(runtime="JAX", install="requirements.txt")
+_LITERT = dict(
+    runtime="LiteRT",
+    packages=("litert_converter", "ai_edge_litert"),
+    install="requirements-litert.txt",
+    open=_open_litert,
+    contractions=litert.contractions,
+)
 _ONNX = dict(
     runtime="ONNX Runtime",
     packages=("onnx", "onnxruntime"),
@@ -158,14 +234,13 @@ _ONNX = dict(
 TARGETS = {
     "packed": Target(
         suffix="pare",
-        runtime="JAX",
         packages=(),
-        install="requirements.txt",
         rounded=True,
         against="",
         write=_write_packed,
         open=_open_packed,
-        contractions=_packed_contractions,
+        contractions=lambda path: _in_float(load(path)),
+        **_JAX,
     ),
     "onnx_float32": Target(
         suffix="onnx", rounded=False, against="", write=_write_onnx, **_ONNX
@@ -176,6 +251,47 @@ TARGETS = {
         against="onnx_float32",
         write=_write_onnx_int8,
         **_ONNX,
+    ),
+    "stablehlo_float32": Target(
+        suffix="float32.stablehlo",
+        packages=(),
+        rounded=False,
+        against="",
+        write=_write_stablehlo,
+        open=_open_stablehlo,
+        contractions=stablehlo.contractions,
+        **_JAX,
+    ),
+    "stablehlo": Target(
+        suffix="stablehlo",
+        packages=(),
+        rounded=True,
+        against="stablehlo_float32",
+        write=_write_stablehlo_integer,
+        open=_open_stablehlo,
+        contractions=stablehlo.contractions,
+        **_JAX,
+    ),
+    "safetensors": Target(
+        suffix="safetensors",
+        runtime="JAX",
+        packages=("safetensors",),
+        install="requirements-deploy.txt",
+        rounded=True,
+        against="",
+        write=_write_safetensors,
+        open=_open_safetensors,
+        contractions=lambda path: _in_float(_read_safetensors(path)),
+    ),
+    "litert_float32": Target(
+        suffix="tflite", rounded=False, against="", write=_write_litert, **_LITERT
+    ),
+    "litert_int8": Target(
+        suffix="int8.tflite",
+        rounded=True,
+        against="litert_float32",
+        write=_write_litert_int8,
+        **_LITERT,
     ),
 }
 
