@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from lib import files
 from lib.deploy import artifact
 from tests.e2e import runs
 
@@ -55,8 +56,25 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     if config == "configs/inspect.py":
         return  # it leaves nothing behind
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
-    results |= {"sweep.json", "reproduced.json"}
+    results |= {"sweep.json", "reproduced.json", "deployment.json"}
     assert results & {path.name for path in workdir.iterdir()}
+    if config == "configs/deploy.py":
+        _every_file_was_measured(workdir, output)
+
+
+def _every_file_was_measured(workdir, output):
+    result = files.read_json(workdir / "result.json")
+    wanted = {"packed", "safetensors", "stablehlo", "onnx_float32", "onnx_int8"}
+    assert wanted <= set(result["artifacts"]) and not result["left_out"]
+    for name, one in result["artifacts"].items():
+        assert one["bytes"] == (workdir / one["path"]).stat().st_size
+        # All the 360 images of the test split, in the runtime of the file.
+        assert one["count"] == 360 and one["same_class_as_jax"] > 0.97, name
+        assert 0 < one["peak_memory_bytes"] and len(one["times_ms"]) == 2
+    for name in ("stablehlo", "onnx_int8"):
+        assert result["artifacts"][name]["float_contractions"] == 0
+        (told,) = (v for v in result["verdicts"] if v.startswith(f"{name} against"))
+        assert told in output
 
 
 @pytest.mark.parametrize("config", CONFIGS)
