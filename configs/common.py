@@ -20,10 +20,13 @@ def stage(**changes):
     config = ConfigDict(
         dict(
             start="",  # the stage whose weights it starts from; "" for fresh ones
+            weights="",  # a file of another library's, to start from; "" for none
             model=model("mlp", widths=(300, 100), dropout=0.0),  # of a fresh start
             teacher="",  # the stage that teaches; "" for none
             objective=("cross_entropy",),  # names of terms, settings at the top
-            prepare=(),  # names of changes that keep the function, before it starts
+            prepare=(),  # names of changes of weights before all else, left to right:
+            # "fold_batch_norm", "equalize", "smooth", "awq", "correct_bias",
+            # "reestimate"
             transforms=(),  # names of techniques on weights, chained left to right
             program=(),  # names of techniques on activations
             augment=(),  # names of augmentations, applied left to right
@@ -94,6 +97,25 @@ def base(experiment="compress", stages=()):
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead
             ),
+            # Preparations; fold_batch_norm and equalize have no settings.
+            smooth=dict(
+                alpha=0.5,  # how much of the outliers moves into the weights
+                batches=8,  # of training data, to measure activations on
+                pattern=".",  # contractions whose inputs are smoothed
+            ),
+            awq=dict(
+                points=20,  # of alpha that are tried, from 0 to 1
+                batches=8,  # of training data, to measure activations on
+                pattern=".",  # contractions whose weights are scaled
+            ),
+            correct_bias=dict(
+                batches=8,  # of training data, to measure outputs on
+                pattern=".",  # contractions whose outputs are corrected
+            ),
+            reestimate=dict(
+                batches=32,  # of training data, for batch norms
+                augment=(),  # names: those that the weights were trained with
+            ),
             # Techniques on weights.
             prune=dict(
                 sparsity=0.9,  # fraction removed
@@ -130,7 +152,7 @@ def base(experiment="compress", stages=()):
                 group=0,
                 dampening=0.01,  # of the Hessian, as a share of its mean diagonal
                 order="activation",  # largest inputs first; or "natural"
-                range="max",  # or "mse": what rounds best to the nearest
+                range="mse",  # what rounds best to the nearest; or "max"
                 block=128,  # inputs between updates of all others: for speed alone
                 batches=32,  # of training data, to measure the inputs on
                 rules=(),  # pairs (pattern, bits), instead of one number of bits
@@ -143,8 +165,8 @@ def base(experiment="compress", stages=()):
                 group=0,
                 range="mse",  # what rounds best to the nearest; or "max"
                 steps=1000,  # of Adam, for each leaf
-                learning_rate=1e-2,
-                strength=3.0,  # of the push to a side; 1: as much as the error
+                learning_rate=0.03,
+                strength=10.0,  # of the push to a side; 1: as much as the error
                 beta=(20.0, 2.0),  # its exponent, from the first step to the last
                 batches=32,  # of training data, to measure the inputs on
                 rules=(),  # pairs (pattern, bits), instead of one number of bits
@@ -164,6 +186,10 @@ def base(experiment="compress", stages=()):
                 group=0,
                 range="max",  # or "mse": what rounds best, chosen after each step
                 rounding="nearest",  # or, in training, "stochastic"
+                schedule="",  # how bits fall, whole ones, as "linear"; "": at once
+                initial=8,  # bits of the schedule's beginning
+                begin=0.0,  # share of the stage's steps
+                end=0.5,
                 rules=(),  # pairs (pattern, bits), instead of one number of bits
                 pattern=r"(^|/)kernel(/|$)",
             ),
@@ -178,6 +204,7 @@ def base(experiment="compress", stages=()):
             ),
             binary_connect=dict(
                 stochastic=False,  # True: each step draws the signs
+                inference="binary",  # or "real": tested with the latent weights
                 height=0.0,  # weights are this or minus this; 0: each leaf's own
                 pattern=r"(^|/)kernel(/|$)",
             ),
@@ -374,7 +401,7 @@ def smoke(config, steps=20):
     Without augmentation, which takes longer to compile than all else.
     """
     for name in config.stages:
-        config[name].steps = steps
+        config[name].steps = min(config[name].steps, steps)  # 0 stays
         config[name].augment = ()
     config.log_every = steps // 2
     config.save_every = steps

@@ -19,7 +19,6 @@ def smoke(config):
     config.dense.model.widths = (8, 16)
     config.dense.model.depth = 1
     config = common.smoke(config)
-    config.post_training.steps = 0
     config.export.batch_sizes = (1, 8)
     config.export.threads = (1,)
     return config

@@ -56,6 +56,8 @@ def settings(config: Any) -> None:
         ("fake_quantize.batches", config.fake_quantize.batches, 1),
         ("prune.batches", config.prune.batches, 1),
         ("sparsegpt.batches", config.sparsegpt.batches, 1),
+        ("gptq.batches", config.gptq.batches, 1),
+        ("adaround.batches", config.adaround.batches, 1),
         ("factorize.batches", config.factorize.batches, 1),
         ("latency.batch_size", config.latency.batch_size, 1),
         ("latency.repeats", config.latency.repeats, 1),

@@ -8,7 +8,7 @@ What is on disk is finished: a run that was killed goes on from there.
 import pathlib
 from typing import Any
 
-from experiments import check, proof, recipe, shipping, stage, workdir
+from experiments import check, coverage, proof, recipe, shipping, stage, workdir
 from lib.report import metrics, progress, results, table
 from lib.train import interrupt
 
@@ -23,13 +23,14 @@ def run(config: Any, workdir_path: str) -> results.Result:
     data = recipe.load_data(config.data)
     stages = check.stages(config, data)
     workdir.claim(at, config)
+    coverage.write(at, stages)
     with interrupt.asked_to_stop() as stop, metrics.MetricsWriter(at) as writer:
         for one in stages:
             if not workdir.record_path(at, one.name).exists():
                 stage.train(config, data, one, at, writer, stop)
     found = proof.prove(config, at)
     shipped = shipping.of_run(config, at)
-    covered = proof.coverage(stages)
+    covered = coverage.told(stages[-1])
     return show(at, proof.report(config, at, found, covered, shipped))
 
 

@@ -24,9 +24,11 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
     """Writes each model's files, compares and times them; returns the result."""
     settings = config.export
     targets.check(settings.targets, "config.export.targets")
+    for name in config.names:
+        errors.lookup(config.models, name, "model of config.models")
     at = workdir.claim(workdir_, config)
     found = {}
-    for name in config.models:
+    for name in config.names:
         progress.say(f"{name}: quantizing and writing")
         made = model(config.models[name], config.examples)
         found[name] = _measured(name, made, config, at)

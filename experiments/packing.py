@@ -91,7 +91,11 @@ def packed(whole: dict[str, Any], about: dict[str, Any], path: Any) -> Packed:
 
 def network(about: dict[str, Any], module: Any) -> step.Network:
     """Returns the network of an artifact whose model was built."""
-    rules = tuple((pattern, settings) for pattern, settings in about["rules"])
+    # Ranges that were learned are what they are by now.
+    rules = tuple(
+        (pattern, settings and {k: v for k, v in settings.items() if k != "learn"})
+        for pattern, settings in about["rules"]
+    )
     # Artifacts of before there were policies round the inputs of contractions.
     return step.Network(models.make_apply(module), rules, about.get("points", "inputs"))
 

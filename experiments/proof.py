@@ -5,7 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
-from experiments import check, packing, shipping, workdir
+from experiments import packing, shipping, workdir
 from lib import errors, files
 from lib.deploy import measure
 from lib.report import layers, metrics, progress, results
@@ -96,27 +96,3 @@ def report(
 
     html.write(at, written, metrics.read(at), described, covered)
     return written
-
-
-def coverage(stages: list[check.Stage]) -> dict[str, Any]:
-    """Returns what took each weight and each contraction of the last stage."""
-    last = stages[-1]
-    weights = [
-        {
-            "path": row.path,
-            "shape": list(row.shape),
-            "taken_by": [row.taken_by] if row.taken_by else [],
-        }
-        for row in last.plan
-    ]
-    sites = [
-        {
-            "site": row.site,
-            "operand": ", ".join(row.operands),
-            "taken_by": row.rule and f"fake_quantize({row.rule!r})",
-            "bits": row.bits,
-            "why": row.why,
-        }
-        for row in last.coverage
-    ]
-    return {"weights": weights, "sites": sites}

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from experiments import scoring
-from lib import errors, models, objectives, program, schedules, transforms, tree
+from lib import errors, models, objectives, program, schedules, transforms
 from lib.data import augment, dataset, normalise, pipeline
 from lib.train import optimizer, step
 
@@ -19,6 +19,7 @@ CALIBRATED_BY = {
     "percentile": ("percent",),
     "mse": ("bits", "symmetric"),
     "entropy": ("bits", "symmetric"),
+    "fixed": ("bounds",),
 }
 
 
@@ -43,15 +44,66 @@ def rules(config: Any, stage: Any) -> tuple:
     if "fake_quantize" not in stage.program:
         return ()
     settings = config.fake_quantize
-    kept = {"bits": settings.bits, "symmetric": settings.symmetric}
-    return ((settings.pattern, kept),)
+    kept = {"symmetric": settings.symmetric}
+    if settings.range != "static":
+        kept["range"] = settings.range
+    if settings.learn:
+        kept["learn"] = settings.learn
+    for rule in settings.rules:
+        if len(rule) != 2:
+            raise errors.UserError(
+                f"fake_quantize.rules is pairs (pattern, bits), got {rule!r}"
+            )
+    pairs = settings.rules or ((settings.pattern, settings.bits),)
+    return tuple((pattern, {"bits": bits, **kept}) for pattern, bits in pairs)
 
 
-def calibration(settings: Any) -> program.Calibration:
-    """Returns the calibration that `config.fake_quantize` asks for."""
+def rounding(config: Any, stage: Any) -> step.Rounding:
+    """Returns when and on which ranges a stage rounds its activations."""
+    settings = config.fake_quantize
+    if not 0 <= settings.begin <= 1:
+        raise errors.UserError(
+            "fake_quantize.begin is a share of the stage's steps, from 0 to 1, got "
+            f"{settings.begin}"
+        )
+    if not settings.shrink >= 0:
+        raise errors.UserError(
+            f"fake_quantize.shrink is at least 0, got {settings.shrink}"
+        )
+    if settings.track and not 0 < settings.decay < 1:
+        raise errors.UserError(
+            "fake_quantize.track needs a decay above 0 and below 1, got "
+            f"{settings.decay}"
+        )
+    if "fake_quantize" not in stage.program:
+        return step.Rounding()
+    return step.Rounding(
+        begin=round(settings.begin * stage.steps),
+        track=settings.decay if settings.track else 0.0,
+        shrink=settings.shrink if settings.learn else 0.0,
+    )
+
+
+def freeze_norm(stage: Any) -> int | None:
+    """Returns the first step that leaves batch norm's statistics; None for none."""
+    if not 0 <= stage.freeze_norm <= 1:
+        raise errors.UserError(
+            "freeze_norm is a share of the stage's steps, from 0 to 1, got "
+            f"{stage.freeze_norm}"
+        )
+    return None if stage.freeze_norm == 1 else round(stage.freeze_norm * stage.steps)
+
+
+def calibration(settings: Any, bits: int | None = None) -> program.Calibration:
+    """Returns the calibration that `config.fake_quantize` asks for.
+
+    `bits`, where given, are those of the rule it is for.
+    """
     make = errors.lookup(program.CALIBRATIONS, settings.calibration, "calibration")
-    taken = CALIBRATED_BY[settings.calibration]
-    return make(**{name: settings[name] for name in taken})
+    options = {name: settings[name] for name in CALIBRATED_BY[settings.calibration]}
+    if bits is not None and "bits" in options:
+        options["bits"] = bits
+    return make(**options)
 
 
 class Chain(NamedTuple):
@@ -202,8 +254,12 @@ def build(
         prepare=pipeline.preparation(normalisation, augmentation),
         teacher=teacher,
         ema=stage.ema,
+        rounding=rounding(config, stage),
+        freeze_norm=freeze_norm(stage),
     )
-    return recipe, chain
+    # Before it rounds, a checkpoint is of another network than the result.
+    settled = max(chain.settled, recipe.rounding.begin)
+    return recipe, chain._replace(settled=settled)
 
 
 def calibrate(
@@ -214,12 +270,30 @@ def calibrate(
     data: dataset.Dataset,
     batch_size: int,
 ) -> program.Ranges:
-    """Returns the ranges of the network's activations over training batches."""
+    """Returns the ranges of the network's activations over training batches.
+
+    Those of each call are not among them; where every range is, nothing is computed.
+    """
     settings = config.fake_quantize
-    batches = scoring.batches(config, data, batch_size, settings.batches)
-    images = ((variables, batch["image"]) for batch in batches)
-    ranges = program.calibrate(
-        network.apply, params, images, calibration(settings), train=False, key=None
-    )
-    pattern = tree.compile_pattern(settings.pattern)
-    return {site: found for site, found in ranges.items() if pattern.search(site)}
+    strengths = {s["bits"] for _, s in network.rules if program.is_static(s)}
+    if strengths and "bits" not in CALIBRATED_BY[settings.calibration]:
+        strengths = {None}  # one pass serves all
+    ranges: program.Ranges = {}
+    for bits in sorted(strengths, key=str):
+        batches = scoring.batches(config, data, batch_size, settings.batches)
+        images = ((variables, batch["image"]) for batch in batches)
+        how = calibration(settings, bits)
+        found = program.calibrate(
+            network.apply,
+            params,
+            images,
+            how,
+            points=network.points,
+            train=False,
+            key=None,
+        )
+        for site, sides in found.items():
+            kept = program.settings_of(site, network.rules)
+            if program.is_static(kept) and bits in (None, kept["bits"]):
+                ranges[site] = sides
+    return ranges

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import errors, objectives, program, tree
-from lib.data import dataset, pipeline
+from lib.data import augment, dataset, pipeline
 from lib.report import progress
 from lib.train import step
 from lib.transforms import saliency, scores
@@ -34,7 +34,8 @@ class Scene(NamedTuple):
       variables: the model's other collections.
       ranges: of the activations that are rounded; {} if none are.
       loss: (params, batch) -> scalar: the stage's objective, in training mode.
-      batches: how many -> that many batches, the same ones at every call.
+      batches: (how many, names of augmentations or ()) -> that many batches, the same
+        ones at every call.
       shape: of an image.
     """
 
@@ -43,7 +44,7 @@ class Scene(NamedTuple):
     variables: Any
     ranges: Any
     loss: Callable[[Any, Any], jax.Array]
-    batches: Callable[[int], Iterator[Any]]
+    batches: Callable[..., Iterator[Any]]
     shape: tuple[int, ...]
 
 
@@ -131,7 +132,7 @@ def asked(name: str, settings: Any) -> str:
     if name == "factorize":
         known = {"": "", "activations": "grams"}
         return errors.lookup(known, settings.weighting, "weighting of factorize")
-    return "grams" if name == "sparsegpt" else ""
+    return "grams" if name in ("sparsegpt", "gptq", "adaround") else ""
 
 
 def arguments(
@@ -156,6 +157,12 @@ def _given(name: str, found: Measured, params: Any) -> dict[str, Any]:
     if name == "prune":
         return {"score": "given", "scores": found}
     if name == "factorize":
+        for path, gram in found.items():
+            if np.ndim(gram) > 2:
+                raise errors.UserError(
+                    f"factorize: {path} has inputs for each group of a convolution or "
+                    "turn of a scan; leave it out of factorize.pattern"
+                )
         found = {p: over_rows(g, tree.get(params, p).shape) for p, g in found.items()}
     return {"grams": found}
 
@@ -200,9 +207,10 @@ def scene(
         told = teacher(*taught, batch["image"])[0] if teacher else None
         return objective(outputs, batch, params, told)[0]
 
-    def some(count):
+    def some(count, names=()):
         key = jax.random.key(config.seed)
-        for i, batch in enumerate(batches(config, data, stage.batch_size, count)):
+        found = batches(config, data, stage.batch_size, count, names)
+        for i, batch in enumerate(found):
             yield {**batch, "key": jax.random.fold_in(key, i)}
 
     return Scene(network, params, variables, ranges, loss, some, data.shape)
@@ -276,9 +284,13 @@ def outline(
 
 
 def batches(
-    config: Any, data: dataset.Dataset, batch_size: int, count: int
+    config: Any,
+    data: dataset.Dataset,
+    batch_size: int,
+    count: int,
+    names: tuple[str, ...] = (),
 ) -> Iterator[Any]:
-    """Yields the first training batches, normalised and not augmented."""
+    """Yields the first training batches, normalised; augmented if `names` says so."""
     feed = pipeline.feed(
         data.train,
         batch_size=batch_size,
@@ -286,7 +298,10 @@ def batches(
         threads=config.data.threads,
         ahead=config.data.ahead,
     )
-    prepare = pipeline.preparation(data.normalisation, None)
-    for _ in range(count):
+    augmentation = augment.build(names, config) if names else None
+    prepare = pipeline.preparation(data.normalisation, augmentation)
+    prepare = jax.jit(prepare) if names else prepare
+    key = jax.random.key(config.seed)
+    for i in range(count):
         rows = jax.tree.map(lambda r: r[0], feed.next(1))
-        yield prepare(None, feed.take(feed.resident, rows))
+        yield prepare(jax.random.fold_in(key, i), feed.take(feed.resident, rows))

@@ -96,7 +96,7 @@ def _start(
     if settings.prepare:
         plain = step.Network(alone.apply)  # nothing is calibrated yet
 
-        def rounded(params):
+        def rounded(params, variables):
             """Returns the weights as the chain rounds them before it trains."""
             now = scene(params, variables, {})._replace(network=plain)
             given = scoring.measure(config, settings, now)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib import tree
+from lib import formats, tree
 
 Array = jax.Array | np.ndarray
 
@@ -61,6 +61,26 @@ class Quantized:
     scale: Array
     zero_point: Array | None
     bits: int
+    group: int = 0
+
+
+@_pytree(static=("format", "group"))
+class Levels:
+    """Codes of an uneven grid: `weight = FORMATS[format][codes] * scale`.
+
+    The product is float32, rounded to the scale's dtype; groups are as `Quantized` has
+    them.
+
+    Attributes:
+      codes: uint8, the weight's shape, each below the number of the format's levels.
+      scale: float, the weight's dtype; broadcasts against `codes` (or their view).
+      format: a key of `formats.FORMATS`.
+      group: length of a group along the contraction axis; 0 if there are none.
+    """
+
+    codes: Array
+    scale: Array
+    format: str
     group: int = 0
 
 
@@ -165,7 +185,7 @@ class Tied:
 
 
 Representation = (
-    Dense | Quantized | Codebook | Sparse | LowRank | Tucker | CP | Sum | Tied
+    Dense | Quantized | Levels | Codebook | Sparse | LowRank | Tucker | CP | Sum | Tied
 )
 Frozen = Any  # a nested dict whose leaves are representations (arrays count as Dense)
 
@@ -194,7 +214,7 @@ def sparse(mask: Array, below: Representation) -> Sparse:
     match below:
         case Dense(values):
             return Sparse(mask, Dense(clear(values)))
-        case Quantized(codes=codes):
+        case Quantized(codes=codes) | Levels(codes=codes):
             return Sparse(mask, dataclasses.replace(below, codes=clear(codes)))
         case Codebook(indices):
             return Sparse(mask, dataclasses.replace(below, indices=clear(indices)))
@@ -220,6 +240,12 @@ def materialize(rep: Representation) -> np.ndarray:
                 whole = whole - np.asarray(zero_point, np.int32)
             # In float32 and rounded once, as `numerics.fake_quant` does.
             wide = whole.astype(np.float32) * scale.astype(np.float32)
+            return wide.astype(scale.dtype).reshape(codes.shape)
+        case Levels(codes, scale, name, group):
+            codes, scale = np.asarray(codes), np.asarray(scale)
+            view = (-1, group, codes.shape[-1]) if group else codes.shape
+            levels = formats.FORMATS[name][codes].reshape(view)
+            wide = levels * scale.astype(np.float32)
             return wide.astype(scale.dtype).reshape(codes.shape)
         case Codebook(indices, centroids, shape):
             found = materialize(of(centroids))[np.asarray(indices)]
@@ -257,7 +283,7 @@ def shape_of(rep: Representation) -> tuple[int, ...]:
     match rep:
         case Dense(values):
             return np.shape(values)
-        case Quantized(codes=codes):
+        case Quantized(codes=codes) | Levels(codes=codes):
             return np.shape(codes)
         case Codebook(indices=indices, shape=shape):
             return shape or np.shape(indices)

@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("lib", "experiments", "configs", "run", "tests")
 
-GROUND = {"errors", "files", "tree", "numerics", "representations", "schedules"}
+GROUND = {
+    *("errors", "files", "formats", "tree", "numerics", "representations", "schedules")
+}
 ALGEBRAS = {"transforms", "program", "objectives", "data"}
 
 # Room of lib -> the rooms it may import, besides the ground floor and itself.

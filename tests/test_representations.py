@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from lib import formats
 from lib import representations as reps
 
 
@@ -57,6 +58,28 @@ def test_quantized_is_the_loop(shape, scale_shape, group, affine):
     weight = reps.materialize(rep)
     assert weight.dtype == np.float32
     np.testing.assert_array_equal(weight, naive_quantized(rep))
+
+
+def test_levels_are_the_loop():
+    codes = rng().integers(0, 16, (3, 2, 4, 5)).astype(np.uint8)
+    scale = rng().uniform(0.1, 1, (4, 1, 5)).astype(np.float32)
+    rep = reps.Levels(codes, scale, "nf4", 6)
+    weight, flat = reps.materialize(rep), codes.reshape(24, 5)
+    for row, column in every(flat.shape):
+        level = formats.FORMATS["nf4"][flat[row, column]]
+        found = weight.reshape(24, 5)[row, column]
+        assert found == np.float32(level) * scale[row // 6, 0, column]
+    assert weight.dtype == np.float32
+    assert reps.shape_of(rep) == (3, 2, 4, 5)
+    assert reps.params(rep) == 120 and reps.nonzero(rep) == np.sum(codes != 7)
+
+    mask = rng().random(codes.shape) < 0.5
+    binary = reps.Levels(codes % 2, np.ones((1,) * 4, np.float32), "binary")
+    kept = reps.sparse(mask, binary)
+    assert not kept.values.codes[~mask].any()
+    expected = np.where(mask, 2.0 * (codes % 2) - 1, 0)
+    np.testing.assert_array_equal(reps.materialize(kept), expected)
+    assert reps.nonzero(kept) == mask.sum()
 
 
 def test_quantized_literal():

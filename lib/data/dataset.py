@@ -17,7 +17,7 @@ class Dataset(NamedTuple):
       test: results are measured on it.
       classes: labels lie in `[0, classes)`.
       shape: `(H, W, C)` of every image.
-      normalisation: of the pixels, from the training split only.
+      normalisation: of the pixels; never from other splits than the training split.
     """
 
     name: str
@@ -38,6 +38,7 @@ def load(
     image: str,
     label: str,
     test: str,
+    normalisation: str = "measured",
 ) -> Dataset:
     """Returns a data set, split and measured.
 
@@ -56,13 +57,18 @@ def load(
       label: the set's field that holds the class; nearly always "label".
       test: the set's official test split; "test", or "validation" for a set such as
         ImageNet whose test labels are secret.
+      normalisation: "measured" on the training split, or "imagenet", for weights that
+        were trained so; see `normalise.NORMALISATIONS`.
 
     Raises:
-      UserError: an unknown set, split or field; a set that is not prepared; an empty
-        split; images of differing shapes; labels out of range.
+      UserError: an unknown set, split, field or normalisation; a set that is not
+        prepared; an empty split; images of differing shapes; labels out of range.
     """
     if test == "train":
         raise errors.UserError(f"data set {name!r}: its train split cannot be its test")
+    measure = errors.lookup(
+        normalise.NORMALISATIONS, normalisation, "normalisation of the pixels"
+    )
     builder = sources.find(name, data_dir)
     fields = {"image": image, "label": label}
     fit = sources.split_of(builder, name, "train", **fields)
@@ -88,5 +94,5 @@ def load(
         splits.Test(name, measured, classes, shape),
         classes,
         shape,
-        normalise.measure(train),
+        measure(train),
     )

@@ -1,11 +1,17 @@
-"""Pixels to inputs of zero mean and unit deviation, as the training split has them."""
+"""Pixels to inputs of about zero mean and unit deviation.
 
+Measured on the training split; or, for weights that were trained elsewhere, what those
+were trained with.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib import errors
 from lib.data import examples, splits
 
 # A set that stays on disk is measured on this many of its examples, evenly spaced: the
@@ -69,6 +75,32 @@ def measure(train: splits.Train) -> Normalisation:
     variance = (histogram * (value - mean[:, None]) ** 2).sum(1) / total
     std = np.where(variance > 0, np.sqrt(variance), 1.0)
     return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+# Of the images of ImageNet's train split, of pixels from 0 to 255 (0.485, ... of 1), as
+# PyTorch's models and most weights in circulation take their images.
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def imagenet(train: splits.Train) -> Normalisation:
+    """Returns `IMAGENET`, whatever the training split holds.
+
+    Raises:
+      UserError: the images have not three channels.
+    """
+    if train.shape[-1] != len(IMAGENET.mean):
+        raise errors.UserError(
+            f"normalisation 'imagenet' is of 3 channels, and data set {train.name!r} "
+            f"has images of shape {train.shape}"
+        )
+    return IMAGENET
+
+
+# What a config may ask for, by name: the training split -> its normalisation.
+NORMALISATIONS: dict[str, Callable[[splits.Train], Normalisation]] = {
+    "measured": measure,
+    "imagenet": imagenet,
+}
 
 
 def apply(normalisation: Normalisation, images: jax.Array) -> jax.Array:

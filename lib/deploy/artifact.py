@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lib import errors, files, representations
+from lib import errors, files, formats, representations
 from lib.deploy import coder, masks, packing, reader
 
 Path = str | os.PathLike[str]
@@ -25,6 +25,7 @@ _NAMES = {dtype: name for name, dtype in reader.DTYPES.items()}
 _KINDS = {
     "Dense": representations.Dense,
     "Quantized": representations.Quantized,
+    "Levels": representations.Levels,
     "Codebook": representations.Codebook,
     "Sparse": representations.Sparse,
     "LowRank": representations.LowRank,
@@ -93,6 +94,10 @@ class _Packer:
                     fits = zero.dtype.kind == "u" and np.all(zero < 1 << bits)
                     zero = self.array(zero, bits=bits if fits else None)
                 return ["q", bits, group, codes, scale, zero]
+            case representations.Levels(codes, scale, name, group):
+                levels = self.array(formats.FORMATS[name])
+                codes = self.array(codes, mask=mask, bits=formats.bits(name))
+                return ["f", name, group, levels, codes, self.array(scale)]
             case representations.Codebook(indices, centroids, shape):
                 count = representations.shape_of(representations.of(centroids))[0]
                 bits = max(count - 1, 0).bit_length()
@@ -234,6 +239,8 @@ def _represent(node: Any) -> Any:
     """Returns the representation, array or setting that `reader` read."""
     if isinstance(node, reader.Node):
         fields = {name: _represent(x) for name, x in node.fields.items()}
+        if node.kind == "Levels":
+            _check_format(fields["format"], fields.pop("levels"))
         return _KINDS[node.kind](**fields)
     if isinstance(node, dict):
         return {key: _represent(child) for key, child in node.items()}
@@ -242,12 +249,22 @@ def _represent(node: Any) -> Any:
     return node
 
 
+def _check_format(name: str, levels: np.ndarray) -> None:
+    """Raises a `UserError` unless the file's table of levels is ours of that name."""
+    ours = errors.lookup(formats.FORMATS, name, "format in an artifact")
+    if levels.tobytes() != ours.tobytes():
+        raise errors.UserError(
+            f"artifact: its format {name!r} of {levels.size} levels is not the one of "
+            "that name here; reader.py reads it"
+        )
+
+
 def load(path: Path) -> Frozen:
     """Returns the nested dict of representations in the file, as NumPy arrays.
 
     Raises:
       UserError: the file is missing, truncated, altered, no artifact, or newer than
-        this program.
+        this program, as by a format that is not one of ours.
     """
     return _represent(_told(reader.read, path)[0])
 

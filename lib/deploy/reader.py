@@ -22,6 +22,7 @@ are taken from the lowest of a byte up:
 
     ["d", array]                                         Dense
     ["q", bits, group, codes, scale, zero or null]       Quantized
+    ["f", name, group, levels, codes, scale]             Levels
     ["c", indices, centroids (array or weight)]          Codebook
     ["c", indices, centroids, shape]                     Codebook of vectors
     ["s", mask, weight]                                  Sparse
@@ -96,6 +97,7 @@ DTYPES = {
 KINDS = {
     "d": ("Dense", ()),
     "q": ("Quantized", ()),
+    "f": ("Levels", ()),
     "c": ("Codebook", ()),
     "s": ("Sparse", ("values",)),
     "l": ("LowRank", ("u", "v")),
@@ -118,6 +120,7 @@ class Node(NamedTuple):
       kind: one of `KINDS`.
       fields: name -> array, whole number, tuple, text, None or Node below, named and
         shaped as in `lib/representations.py`. Arrays of dtype `BFLOAT16` hold the bits.
+        `Levels` brings its table, float32 `levels`, along.
     """
 
     kind: str
@@ -645,6 +648,17 @@ class _Decoder:
                 }
                 _check_grid(**fields)
                 return Node("Quantized", fields)
+            case ["f", str(name), int(group), levels, codes, scale]:
+                fields = {  # in the order of the body
+                    "levels": self.array(levels),
+                    "codes": self.array(codes, mask),
+                    "scale": self.array(scale),
+                    "format": name,
+                    "group": group,
+                }
+                _check_levels(fields["codes"], fields["levels"])
+                _check_grid(fields["codes"], fields["scale"], None, 8, group)
+                return Node("Levels", fields)
             case ["c", indices, centroids, *shape] if len(shape) <= 1:
                 fields = {"indices": self.array(indices, mask)}
                 below = isinstance(centroids, list) and centroids[:1] != []
@@ -791,6 +805,13 @@ def _check_grid(codes, scale, zero_point, bits, group) -> None:
             raise ArtifactError(f"{name} {x.shape} does not broadcast against {view}")
 
 
+def _check_levels(codes, levels) -> None:
+    if codes.dtype != np.uint8 or levels.dtype != np.float32 or levels.ndim != 1:
+        raise ArtifactError("codes of levels are bytes, and levels a list of float32")
+    if codes.size and int(codes.max()) >= levels.size:
+        raise ArtifactError(f"a code lies outside its {levels.size} levels")
+
+
 def _check_codebook(indices, centroids, shape) -> None:
     book = shape_of(centroids) if isinstance(centroids, Node) else centroids.shape
     if indices.dtype.kind != "u" or len(book) != (2 if shape else 1):
@@ -820,7 +841,8 @@ def _check_product(node: Node) -> int:
             fits = all(len(x) == 2 for x in factors)
             ranks = [x[1] for x in factors[:-1]] + [factors[-1][0]] if fits else []
             fits = fits and len(set(ranks)) == 1
-            inner = 2 * math.prod([x[0] for x in factors[:-1]] + ranks[:1])
+            if fits:
+                inner = 2 * math.prod([x[0] for x in factors[:-1]] + ranks[:1])
         case _, [base, extra]:
             fits = base == extra
     if not fits:
@@ -851,6 +873,7 @@ def shape_of(node: Node) -> tuple[int, ...]:
     first = {
         "Dense": "values",
         "Quantized": "codes",
+        "Levels": "codes",
         "Codebook": "indices",
         "Sparse": "mask",
     }
@@ -911,6 +934,11 @@ def _dense(node: Node) -> np.ndarray:
             # In float32 and rounded once, as training does.
             wide = _widen(scale)
             weight = whole.astype(np.float32) * wide.astype(np.float32)
+            weight = weight.astype(wide.dtype).reshape(codes.shape)
+            return _narrow(weight) if _is_bf(scale) else weight
+        case Node("Levels", {"codes": codes, "scale": scale, "group": group} as f):
+            view, wide = _grid_view(codes.shape, group), _widen(scale)
+            weight = f["levels"][codes].reshape(view) * wide.astype(np.float32)
             weight = weight.astype(wide.dtype).reshape(codes.shape)
             return _narrow(weight) if _is_bf(scale) else weight
         case Node("Codebook", {"indices": indices, "centroids": book, "shape": shape}):
@@ -1150,6 +1178,8 @@ def describe(node: Node) -> str:
             return f"Dense {'bfloat16' if _is_bf(values) else values.dtype.name}"
         case Node("Quantized", {"bits": bits}):
             return f"Quantized {bits} bits"
+        case Node("Levels", {"format": name}):
+            return f"Levels {name}"
         case Node("Codebook", {"centroids": book}):
             what = f" ({describe(book)})" if isinstance(book, Node) else ""
             shape = shape_of(book) if isinstance(book, Node) else book.shape

@@ -17,12 +17,14 @@ from lib import errors, tree
 from lib.models.cnn import CNN
 from lib.models.lenet5 import LeNet5
 from lib.models.mlp import MLP
+from lib.models.resnet import ResNet
 from lib.models.transformer import Transformer
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
     "lenet5": LeNet5,
     "mlp": MLP,
+    "resnet": ResNet,
     "transformer": Transformer,
 }
 

@@ -41,6 +41,13 @@ def fractions(module: nn.Module, *fields: str) -> None:
             _fail(module, field, "a number in [0, 1)")
 
 
+def flags(module: nn.Module, *fields: str) -> None:
+    """Raises a `UserError` unless each field is True or False."""
+    for field in fields:
+        if not isinstance(getattr(module, field), bool):
+            _fail(module, field, "True or False")
+
+
 def widths(module: nn.Module, *, least: int, most: float = math.inf) -> None:
     """Raises a `UserError` unless `widths` is a tuple of `least` to `most` counts."""
     value = module.widths

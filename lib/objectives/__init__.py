@@ -15,7 +15,7 @@ from lib.objectives import checks
 from lib.objectives.distillation import distill
 from lib.objectives.group_lasso import group_lasso
 from lib.objectives.penalties import elastic_net, l1, l2
-from lib.objectives.task import cross_entropy
+from lib.objectives.task import cross_entropy, squared_hinge
 
 Term = Callable[..., jax.Array]
 # (outputs, batch, params, teacher) -> (loss, {name: the term's value, unweighted})
@@ -28,6 +28,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "group_lasso": group_lasso,
     "l1": l1,
     "l2": l2,
+    "squared_hinge": squared_hinge,
 }
 
 # The terms that a stage without a teacher cannot have.

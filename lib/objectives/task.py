@@ -45,3 +45,19 @@ def cross_entropy(*, label_smoothing: float | jax.Array) -> Term:
         return weighting.weighted_mean(loss, batch["weight"])
 
     return term
+
+
+def squared_hinge() -> Term:
+    """Returns the L2-SVM's loss of one class against the rest (Tang 2013, 1306.0239).
+
+    An example with label y contributes `sum_k max(0, 1 - t_k logit_k)^2` with `t_k` 1
+    for k = y and -1 for the others. The mean goes over `batch["weight"]`.
+    """
+
+    def term(outputs: Any, batch: Any, params: Any, teacher: Any) -> jax.Array:
+        logits, _ = outputs
+        signs = 2 * jax.nn.one_hot(batch["label"], logits.shape[-1]) - 1
+        loss = jnp.sum(jnp.square(jax.nn.relu(1 - signs * logits)), axis=-1)
+        return weighting.weighted_mean(loss, batch["weight"])
+
+    return term

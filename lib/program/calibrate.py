@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lib import errors
 from lib.program.observe import observe
-from lib.program.sites import sites
+from lib.program.sites import read
 
 Stat = Any  # a pytree of arrays
 Range = tuple[jax.Array, jax.Array]  # (smallest, largest)
@@ -33,7 +33,7 @@ class Calibration(NamedTuple):
     ranges: Callable[[Stat], Range]
 
 
-def _extremes(x: jax.Array) -> Range:
+def extremes(x: jax.Array) -> Range:
     """Returns the least and greatest element, in float32."""
     return jnp.min(x).astype(jnp.float32), jnp.max(x).astype(jnp.float32)
 
@@ -44,7 +44,7 @@ def minmax() -> Calibration:
     def combine(old, new):
         return jnp.minimum(old[0], new[0]), jnp.maximum(old[1], new[1])
 
-    return Calibration(_extremes, combine, lambda stat: stat)
+    return Calibration(extremes, combine, lambda stat: stat)
 
 
 def moving_average(*, decay: float) -> Calibration:
@@ -67,7 +67,26 @@ def moving_average(*, decay: float) -> Calibration:
     def combine(old, new):
         return jax.tree.map(average, old, new)
 
-    return Calibration(_extremes, combine, lambda stat: stat)
+    return Calibration(extremes, combine, lambda stat: stat)
+
+
+def fixed(*, bounds: tuple[float, float]) -> Calibration:
+    """Returns the calibration that gives every tensor the same range.
+
+    With `(0, 1)` and learned weights these are DoReFa's activations (Zhou et al. 2016,
+    arXiv 1606.06160, eq. 11).
+
+    Args:
+      bounds: the smallest and the largest value, in that order and not equal.
+    """
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise errors.UserError(
+            f"fixed: bounds are (smallest, largest), the first below, got {bounds}"
+        )
+    smallest, largest = (jnp.float32(bound) for bound in bounds)
+    return Calibration(
+        lambda x: (), lambda old, new: (), lambda stat: (smallest, largest)
+    )
 
 
 def calibrate(
@@ -75,6 +94,8 @@ def calibrate(
     params: Any,
     batches: Iterable[tuple[Any, ...]],
     how: Calibration,
+    *,
+    points: str = "inputs",
     **kwargs: Any,
 ) -> Ranges:
     """Returns the ranges of f's activations over some batches.
@@ -87,11 +108,13 @@ def calibrate(
       params: its first argument.
       batches: tuples of the positional arguments that follow; read once.
       how: a calibration, such as `minmax()`.
+      points: of `POLICIES`: which operands get a range.
       **kwargs: passed on to `f`; what is no array is static.
 
     Returns:
       `{site: {'lhs': (smallest, largest), 'rhs': ...}}` in program order, for the
-      sites and sides that `observe` reaches; arrays of shape `Site.scans`.
+      sites and sides that `observe` reaches; arrays of shape `Site.scans`. With the
+      points "adds" operands that are one value, or parts of one, get the range of all.
 
     Raises:
       UserError: there are no batches, or a site saw NaN or infinity.
@@ -111,13 +134,16 @@ def calibrate(
     def fold(old, new):
         return _each(join, old, new)
 
-    observed = jax.jit(lambda params, *batch: observe(f, measure)(params, *batch)[1])
-    total, order = None, []
+    watched = observe(f, measure, points=points)
+    observed = jax.jit(lambda params, *batch: watched(params, *batch)[1])
+    total, order, shared = None, [], []
     for batch in batches:
         new = observed(params, *batch)
         if total is None:
             # jit sorts the keys of a dict; people read a program in its own order.
-            order = [s.name for s in sites(f)(params, *batch) if s.name in new]
+            program = read(f, (params, *batch), {}, points=points)
+            order = [s.name for s in program.sites if s.name in new]
+            shared = program.shared
         total = new if total is None else fold(total, new)
     if total is None:
         raise errors.UserError("calibration: got no batches, expected at least one")
@@ -128,6 +154,16 @@ def calibrate(
                     f"calibration: the {side} of {name!r} holds NaN or infinity"
                 )
     found = jax.jit(lambda total: _each(lambda s: how.ranges(s["stat"]), total))(total)
+    for group in shared:
+        known = [(site, side) for site, side in group if site in found]
+        if known:
+            smallest, largest = zip(*(found[a][side] for a, side in known), strict=True)
+            whole = (
+                functools.reduce(jnp.minimum, smallest),
+                functools.reduce(jnp.maximum, largest),
+            )
+            for site, side in known:
+                found[site][side] = whole
     return {name: found[name] for name in order}
 
 

@@ -1,4 +1,8 @@
-"""Activations on integer grids, straight through, chosen by rules over site names."""
+"""Activations on integer grids, straight through, chosen by rules over site names.
+
+The range of a grid is calibrated and stays, or is trained (`trained_ranges.py`), or is
+that of the values at each call (`rounding.py`).
+"""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from lib import errors, numerics, tree
-from lib.program.calibrate import Ranges
+from lib.program import rounding
+from lib.program.calibrate import Range, Ranges, extremes
 from lib.program.interpreter import execute
+from lib.program.meets import meetings
 from lib.program.observe import why_unobserved
 from lib.program.sites import Site, read
 
-Settings = Mapping[str, Any]  # bits (may be traced) and symmetric
+Settings = Mapping[str, Any]  # bits (may be traced), symmetric, and choices
 Rule = tuple[str, Settings | None]  # a regular expression; None exempts what it takes
 SETTINGS = ("bits", "symmetric")
+# Settings that a rule may leave out: their values, the first where it does.
+CHOICES = {"range": rounding.RANGES, "learn": rounding.LEARNED}
 
 
 class Row(NamedTuple):
@@ -29,6 +37,9 @@ class Row(NamedTuple):
       operands: the sides that are rounded, of `lhs` and `rhs`.
       bits: of the grid, None where nothing is rounded.
       why: why it stays in float; or what to know of it, mostly nothing.
+      range: where its range comes from, of `rounding.RANGES`; "" in float.
+      learn: how its range is trained, of `rounding.LEARNED`.
+      weight: path of the parameter that it contracts, as it is; "" if there is none.
     """
 
     site: str
@@ -38,58 +49,96 @@ class Row(NamedTuple):
     operands: tuple[str, ...]
     bits: int | jax.Array | None
     why: str
+    range: str = ""
+    learn: str = ""
+    weight: str = ""
 
 
 def fake_quantize(
-    f: Callable[..., Any], ranges: Ranges, rules: Sequence[Rule]
+    f: Callable[..., Any],
+    ranges: Ranges,
+    rules: Sequence[Rule],
+    *,
+    on: bool | jax.Array = True,
+    points: str = "inputs",
 ) -> Callable[..., Any]:
     """Returns `f` with the activations that enter its contractions rounded.
 
-    Each activation (`Site.activations`) of a site that a rule covers is rounded per
-    tensor by `numerics.fake_quant`, straight through and clipped to its range. Weights
-    are left to the weight transforms.
+    Each activation (`Site.activations`) of a site that a rule covers is rounded by
+    `numerics.fake_quant`, straight through and clipped to its range. Weights are left
+    to the weight transforms.
+
+    A rule's settings:
+
+    - "bits": 2 to 8; may be traced.
+    - "symmetric": True or False, of `numerics.grid`.
+    - "range": "static" (without it), one range a tensor, from `ranges`; "dynamic", that
+      of the tensor at each call; "token", one a row at each call: of a matmul a row of
+      what is contracted, of a convolution an image. What is dynamic is not calibrated.
+      It sees what the program sees: an example under vmap, a device's part under pmap.
+    - "learn": "" (without it), the range is a constant; "pact", "lsq" or "lsq+": a
+      static range passes derivatives as those papers have it (`rounding.apply`).
+      DoReFa's activations (Zhou et al. 2016, arXiv 1606.06160, eq. 11) need neither:
+      give every site the range (0, 1).
 
     Args:
       f: pure, `f(params, *args, **kwargs)`.
       ranges: `{site: {'lhs': (smallest, largest), 'rhs': ...}}` as `calibrate` returns
         them; may be traced. Arrays of shape `Site.scans`.
       rules: ordered `(pattern, settings)`; the first pattern found in a site's name
-        takes it. `settings` is `{'bits': 8, 'symmetric': False}`, or None, which
-        leaves the site in float. `bits` may be traced.
+        takes it. Settings are a dict, or None, which leaves the site in float.
+      on: bool scalar, may be traced: where False, nothing is rounded after all.
+      points: of `POLICIES`: which operands are rounded.
 
     Raises:
       UserError: when the result is called: a rule takes no site, its settings are not
         valid, a covered site has no range or one of another shape, or a range names
         no site.
     """
-    _check(rules)
+    run = _quantized(f, ranges, rules, on, points, lambda *seen: None)
 
     @functools.wraps(f)
     def quantized(*args, **kwargs):
-        program = read(f, args, kwargs)
-        settings = {
-            name: settings
-            for name, (_, settings) in _take(program.sites, rules).items()
-        }
-        _check_names(ranges, program.sites)
-        feeds = {
-            site.name: {side: _range(ranges, site, side) for side in site.activations}
-            for site in program.sites
-            if settings.get(site.name) is not None
-        }
-
-        def step(site, lhs, rhs, bind, feed):
-            operands = {"lhs": lhs, "rhs": rhs}
-            for side, bounds in (feed or {}).items():
-                operands[side] = _round(operands[side], *bounds, settings[site.name])
-            return bind(operands["lhs"], operands["rhs"]), None
-
-        return execute(program, step, feeds)[0]
+        return run(args, kwargs)[0]
 
     return quantized
 
 
-def coverage(f: Callable[..., Any], rules: Sequence[Rule]) -> Callable[..., list[Row]]:
+def tracked(
+    f: Callable[..., Any],
+    ranges: Ranges,
+    rules: Sequence[Rule],
+    *,
+    on: bool | jax.Array = True,
+    points: str = "inputs",
+) -> Callable[..., tuple[Any, Ranges]]:
+    """Returns what `fake_quantize` of these does, that tells what it has seen.
+
+    The second result has the extremes of what was rounded, in the form of `ranges`, for
+    the static ranges that are not learned and can be observed.
+    """
+
+    def look(site, side, settings, x):
+        moves = is_static(settings) and not settings.get("learn", "")
+        return extremes(x) if moves and site.recordable else None
+
+    run = _quantized(f, ranges, rules, on, points, look)
+
+    @functools.wraps(f)
+    def quantized(*args, **kwargs):
+        return run(args, kwargs)
+
+    return quantized
+
+
+def is_static(settings: Settings | None) -> bool:
+    """Returns whether a rule's settings need ranges that were calibrated."""
+    return settings is not None and settings.get("range", "static") == "static"
+
+
+def coverage(
+    f: Callable[..., Any], rules: Sequence[Rule], *, points: str = "inputs"
+) -> Callable[..., list[Row]]:
     """Returns a function of f's arguments that lists what the rules make of f.
 
     One row for each site in program order, then one for each part that was not
@@ -98,10 +147,14 @@ def coverage(f: Callable[..., Any], rules: Sequence[Rule]) -> Callable[..., list
     _check(rules)
 
     def listing(*args, **kwargs):
-        program = read(f, args, kwargs)
+        program = read(f, args, kwargs, points=points)
         taken = _take(program.sites, rules)
+        met = meetings(program, args[0])[0]
         rows = [
-            _row(site, *taken.get(site.name, (None, None))) for site in program.sites
+            _row(site, *taken.get(site.name, (None, None)))._replace(
+                weight=met[site.name].path if site.name in met else ""
+            )
+            for site in program.sites
         ]
         return rows + [
             Row(part.name, part.primitive, 0, None, (), None, part.why)
@@ -109,6 +162,60 @@ def coverage(f: Callable[..., Any], rules: Sequence[Rule]) -> Callable[..., list
         ]
 
     return listing
+
+
+def _quantized(
+    f: Callable[..., Any],
+    ranges: Ranges,
+    rules: Sequence[Rule],
+    on: bool | jax.Array,
+    points: str,
+    look: Callable[[Site, str, Settings, jax.Array], Range | None],
+) -> Callable[..., tuple[Any, Ranges]]:
+    """Returns (args, kwargs) -> f's result, rounded, and what `look` has recorded.
+
+    Args:
+      f: as for `fake_quantize`, as are `ranges`, `rules`, `on` and `points`.
+      look: (site, side, settings, operand before it is rounded) -> what to record of
+        it, or None.
+    """
+    _check(rules)
+
+    def run(args, kwargs):
+        program = read(f, args, kwargs, points=points)
+        taken = {
+            name: settings
+            for name, (_, settings) in _take(program.sites, rules).items()
+            if settings is not None
+        }
+        _check_names(ranges, program.sites)
+        feeds = {
+            site.name: {side: _range(ranges, site, side) for side in site.activations}
+            for site in program.sites
+            if is_static(taken.get(site.name))
+        }
+
+        def step(site, lhs, rhs, bind, feed):
+            settings = taken.get(site.name)
+            if settings is None:
+                return bind(lhs, rhs), None
+            operands, records = {"lhs": lhs, "rhs": rhs}, {}
+            for side in site.activations:
+                x = operands[side]
+                records[side] = look(site, side, settings, x)
+                bounds = (
+                    feed[side]
+                    if is_static(settings)
+                    else rounding.seen(x, site, side, settings["range"])
+                )
+                rounded = rounding.apply(x, bounds, settings)
+                operands[side] = rounded if on is True else jnp.where(on, rounded, x)
+            found = {side: r for side, r in records.items() if r is not None}
+            return bind(operands["lhs"], operands["rhs"]), found or None
+
+        return execute(program, step, feeds)
+
+    return run
 
 
 def _row(site: Site, rule: str | None, settings: Settings | None) -> Row:
@@ -122,7 +229,7 @@ def _row(site: Site, rule: str | None, settings: Settings | None) -> Row:
         why = "both operands are weights" if weights else "no operand is real float"
     if why:
         return Row(site.name, site.primitive, site.macs, rule, (), None, why)
-    hint = why_unobserved(site)
+    hint = why_unobserved(site) if is_static(settings) else ""
     return Row(
         site.name,
         site.primitive,
@@ -131,6 +238,8 @@ def _row(site: Site, rule: str | None, settings: Settings | None) -> Row:
         site.activations,
         settings["bits"],
         hint and f"its range must be given by hand: {hint}",
+        settings.get("range", "static"),
+        settings.get("learn", ""),
     )
 
 
@@ -147,8 +256,12 @@ def _check(rules: Sequence[Rule]) -> None:
         where = f"rule {pattern!r}"
         if settings is None:
             continue
-        for key in settings:
-            errors.lookup(dict.fromkeys(SETTINGS), key, f"setting of {where}")
+        for key, value in settings.items():
+            errors.lookup(
+                dict.fromkeys((*SETTINGS, *CHOICES)), key, f"setting of {where}"
+            )
+            if key in CHOICES:
+                errors.lookup(dict.fromkeys(CHOICES[key]), value, f"{key} of {where}")
         for key in SETTINGS:
             if key not in settings:
                 raise errors.UserError(f"{where}: {key} is not set")
@@ -157,6 +270,7 @@ def _check(rules: Sequence[Rule]) -> None:
             raise errors.UserError(
                 f"{where}: symmetric is True or False, got {settings['symmetric']!r}"
             )
+        rounding.check(settings, where)
 
 
 def _check_names(ranges: Ranges, sites: Sequence[Site]) -> None:
@@ -183,13 +297,3 @@ def _range(ranges: Ranges, site: Site, side: str) -> tuple[jax.Array, jax.Array]
                 f"shape {site.scans}, got {bound.shape}"
             )
     return smallest, largest
-
-
-def _round(
-    x: jax.Array, smallest: jax.Array, largest: jax.Array, settings: Settings
-) -> jax.Array:
-    """Returns `x` rounded onto the grid of its range."""
-    bits, symmetric = settings["bits"], settings["symmetric"]
-    return numerics.fake_quant(
-        x, numerics.grid(smallest, largest, bits, symmetric=symmetric)
-    )

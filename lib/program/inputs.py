@@ -56,7 +56,9 @@ def inputs(
     The statistics add up: of a weight that meets several inputs, at several places or
     in each turn of a scan, the result is the sum over them. Where a scan gives each
     turn a slice of the weight (`nn.scan` with a variable axis 0), there is one
-    statistic a slice: a leading axis of the scan's length, as the weight's.
+    statistic a slice: a leading axis of the scan's length, as the weight's. Of a
+    convolution in groups (depthwise: one a channel) there is one a group, with `x`
+    `[rows, h * w * in / groups]`: an axis of their number, after those of scans.
 
     Args:
       f: pure, `f(params, *args, **kwargs)`.
@@ -77,7 +79,8 @@ def inputs(
             del feed
             record = None
             if site.name in met:
-                record = stat(rows(site, lhs, rhs, met[site.name]))
+                x = rows(site, lhs, rhs, met[site.name])
+                record = stat(x) if x.ndim == 2 else jax.vmap(stat)(x)
             return bind(lhs, rhs), record
 
         _, records = execute(program, step, {})

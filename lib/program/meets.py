@@ -48,12 +48,15 @@ class Meeting(NamedTuple):
       columns: int `[contraction]`: which element along the contracted axes of the
         operand (see `axes`), flat, meets each row of the parameter.
       sliced: see `Weight`.
+      groups: of a convolution: each of so many kernels, equal shares of the outputs,
+        has an equal share of the features as its input.
     """
 
     path: str
     side: str
     columns: np.ndarray
     sliced: tuple[bool, ...]
+    groups: int = 1
 
 
 def meetings(
@@ -131,11 +134,8 @@ class _Walker:
             if weight is None:
                 continue
             found = _meet(site, side, weight)
-            if not isinstance(found, str) and any(
-                m.path == weight.path and sum(m.sliced) != sum(found.sliced)
-                for m in self.met.values()
-            ):
-                found = "it is used both whole and in the slices of a scan"
+            if not isinstance(found, str):
+                found = self._unlike(found) or found
             if isinstance(found, str):
                 why = f"{site.name}: {found}"
                 self.refused.setdefault(
@@ -143,6 +143,15 @@ class _Walker:
                 )
             else:
                 self.met[site.name] = found
+
+    def _unlike(self, found: Meeting) -> str:
+        """Returns why statistics of a meeting do not add up with earlier ones."""
+        earlier = [m for m in self.met.values() if m.path == found.path]
+        if any(sum(m.sliced) != sum(found.sliced) for m in earlier):
+            return "it is used both whole and in the slices of a scan"
+        if any(m.groups != found.groups for m in earlier):
+            return "it is used in convolutions of different numbers of groups"
+        return ""
 
 
 def _moved(eqn: core.JaxprEqn, weight: Weight | None, out: Any) -> Weight | None:
@@ -213,20 +222,25 @@ def _meet(site: Site, side: str, weight: Weight) -> Meeting | str:
         return "it meets no data: both operands are weights"
     if other not in site.activations:
         return "its input is not of floating point"
-    params = site.params
+    params, groups = site.params, 1
     if site.primitive == "conv_general_dilated":
         if side == "lhs":
             return "it is the image of a convolution, not its kernel"
-        if params["feature_group_count"] > 1 or params["batch_group_count"] > 1:
-            groups = max(params["feature_group_count"], params["batch_group_count"])
-            return f"a convolution in {groups} groups, each with an input of its own"
+        groups = params["feature_group_count"]
+        if params["batch_group_count"] > 1:
+            groups = params["batch_group_count"]
+            return f"a convolution whose batch is in {groups} groups, one a kernel"
     elif params["dimension_numbers"][1][0]:
         return "a batched product: each of its kernels has an input of its own"
     contracted, free = axes(site, side)
     places = weight.places.transpose((*contracted, *free))
     count = int(np.prod([weight.places.shape[a] for a in contracted], dtype=int))
     places = places.reshape(count, -1)
-    row = places // max(places.shape[1], 1)  # of the parameter as [contraction, -1]
+    width = max(places.shape[1], 1)
+    row = places // width  # of the parameter as [contraction, -1]
     if not (row == row[:, :1]).all():
         return "it is contracted over other than its leading axes"
-    return Meeting(weight.path, side, np.argsort(row[:, 0]), weight.sliced)
+    outputs = np.arange(width) // (width // groups)  # the group of each
+    if groups > 1 and not (places % width // (width // groups) == outputs).all():
+        return f"its outputs do not stand in the order of the {groups} groups"
+    return Meeting(weight.path, side, np.argsort(row[:, 0]), weight.sliced, groups)

@@ -11,7 +11,7 @@ from lib.program.sites import Missed, read
 
 
 def observe(
-    f: Callable[..., Any], stat: Callable[[jax.Array], Any]
+    f: Callable[..., Any], stat: Callable[[jax.Array], Any], *, points: str = "inputs"
 ) -> Callable[..., tuple[Any, dict[str, dict[str, Any]]]]:
     """Returns a function of f's arguments that returns `(out, statistics)`.
 
@@ -19,6 +19,7 @@ def observe(
       f: pure, `f(params, *args, **kwargs)`.
       stat: `stat(x)` returns any pytree of arrays; `x` is an operand, of any shape,
         real floating point.
+      points: of `POLICIES`: which operands are looked at.
 
     Returns:
       A function whose second result is `{site: {'lhs': stat(lhs), 'rhs': stat(rhs)}}`
@@ -37,19 +38,21 @@ def observe(
 
     @functools.wraps(f)
     def observed(*args, **kwargs):
-        return execute(read(f, args, kwargs), step, {})
+        return execute(read(f, args, kwargs, points=points), step, {})
 
     return observed
 
 
-def unobserved(f: Callable[..., Any]) -> Callable[..., list[Missed]]:
+def unobserved(
+    f: Callable[..., Any], *, points: str = "inputs"
+) -> Callable[..., list[Missed]]:
     """Returns a function of f's arguments that lists what `observe` does not reach.
 
     That is what `missed` lists, and the sites with activations inside a while or cond.
     """
 
     def listing(*args, **kwargs):
-        program = read(f, args, kwargs)
+        program = read(f, args, kwargs, points=points)
         unseen = [
             Missed(site.name, site.primitive, why_unobserved(site))
             for site in program.sites

@@ -14,6 +14,8 @@ from lib.program.sites import Site
 def rows(site: Site, lhs: jax.Array, rhs: jax.Array, met: Meeting) -> jax.Array:
     """Returns the input `[rows, contraction]` that meets a kernel at a site.
 
+    Of a convolution in groups: `[groups, rows, contraction]`.
+
     Args:
       site: where they meet.
       lhs: its first operand.
@@ -21,19 +23,23 @@ def rows(site: Site, lhs: jax.Array, rhs: jax.Array, met: Meeting) -> jax.Array:
       met: which of them is the kernel, and the order of its rows.
     """
     if site.primitive == "conv_general_dilated":
-        x = _patches(site, lhs)
+        x = _patches(site, lhs)  # [rows, window, features]
+        places, window, features = x.shape
+        if met.groups > 1:
+            x = x.reshape(places, window, met.groups, -1).transpose((2, 0, 1, 3))
+        x = x.reshape(*x.shape[:-2], window * features // met.groups)
     else:
         x, side = (rhs, "rhs") if met.side == "lhs" else (lhs, "lhs")
         contracted, free = axes(site, side)
         width = math.prod(x.shape[axis] for axis in contracted)
         x = x.transpose((*free, *contracted)).reshape(-1, width)
-    if (met.columns == range(x.shape[1])).all():  # spares a gather
+    if (met.columns == range(x.shape[-1])).all():  # spares a gather
         return x
-    return jnp.take(x, met.columns, axis=1)
+    return jnp.take(x, met.columns, axis=-1)
 
 
 def _patches(site: Site, images: jax.Array) -> jax.Array:
-    """Returns a convolution's patches `[batch * places, window * features]`.
+    """Returns a convolution's patches `[batch * places, window, features]`.
 
     Strided slices of the padded images: exact, whatever the precision of products.
     """
@@ -68,4 +74,4 @@ def _patches(site: Site, images: jax.Array) -> jax.Array:
             )
         )
     # [batch, *places, window, features]
-    return jnp.stack(taps, axis=-2).reshape(-1, len(taps) * x.shape[-1])
+    return jnp.stack(taps, axis=-2).reshape(-1, len(taps), x.shape[-1])

@@ -1,6 +1,7 @@
 """The contractions of a traced pure function, named by JAX's name stack.
 
-A *site* is one `dot_general` or `conv_general_dilated` of the program. A function
+A *site* is one `dot_general` or `conv_general_dilated` of the program, and with the
+points "adds" a residual addition too (`points.py`). A function
 `f(params, *args, **kwargs)` is traced with its arrays abstract; everything else in its
 arguments (`train=True`, None, a Python number) is static.
 """
@@ -15,13 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from lib.program import flow
+from lib.program import flow, reach
+from lib.program import points as policies
+from lib.program.points import CONTRACTIONS
 
-CONTRACTIONS = ("dot_general", "conv_general_dilated")
 SIDES = ("lhs", "rhs")
-
-# Contractions that are primitives of their own, with other operands than a site has.
-FOREIGN = {"ragged_dot_general": "its rows are grouped at run time"}
 
 
 class Site(NamedTuple):
@@ -30,14 +29,14 @@ class Site(NamedTuple):
     Attributes:
       name: the scope it stands in, such as `MLP/Dense_0`; the primitive's name where
         there is no scope; `#1`, `#2` mark further sites of the same scope, in the
-        program's order.
-      primitive: `dot_general` or `conv_general_dilated`.
+        program's order. A residual addition is `add` in its scope.
+      primitive: `dot_general`, `conv_general_dilated` or `add`.
       lhs, rhs, out: shape and dtype of the operands and the result of one call.
       lhs_is_weight, rhs_is_weight: the operand depends on nothing but the first
         positional argument (the params) and constants.
       macs: multiply-accumulates of all calls in one run of the program. Every tap of a
         convolution counts, those on padding too. A while is counted as one turn, and
-        a cond as all of its branches.
+        a cond as all of its branches. 0 of an addition.
       scans: lengths of the scans around it, outermost first.
       around: the control flow around it, outermost first: scan, while, cond.
       params: the equation's own parameters (dimension numbers, strides, ...).
@@ -125,6 +124,8 @@ class Program(NamedTuple):
       out_tree: structure of the function's result.
       sites: every contraction that was reached, in program order.
       missed: what was not entered.
+      shared: (site, side) of operands that are one value or parts of one, for points
+        that ask for one range of each value.
     """
 
     block: Block
@@ -132,14 +133,18 @@ class Program(NamedTuple):
     out_tree: jax.tree_util.PyTreeDef
     sites: list[Site]
     missed: list[Missed]
+    shared: list[list[tuple[str, str]]]
 
 
-def sites(f: Callable[..., Any]) -> Callable[..., list[Site]]:
+def sites(
+    f: Callable[..., Any], *, points: str = "inputs"
+) -> Callable[..., list[Site]]:
     """Returns a function of f's arguments that lists f's sites in program order.
 
-    Nothing is computed; arrays may be given as `jax.ShapeDtypeStruct`.
+    Nothing is computed; arrays may be given as `jax.ShapeDtypeStruct`. `points` is one
+    of `POLICIES`.
     """
-    return lambda *args, **kwargs: read(f, args, kwargs).sites
+    return lambda *args, **kwargs: read(f, args, kwargs, points=points).sites
 
 
 def missed(f: Callable[..., Any]) -> Callable[..., list[Missed]]:
@@ -151,9 +156,20 @@ def missed(f: Callable[..., Any]) -> Callable[..., list[Missed]]:
 
 
 def read(
-    f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    points: str = "inputs",
 ) -> Program:
-    """Returns `f` traced at these arguments, with its sites found and named."""
+    """Returns `f` traced at these arguments, with its sites found and named.
+
+    Contractions have the same names whatever the points.
+
+    Raises:
+      UserError: `points` is no name of `POLICIES`.
+    """
+    policies.check(points)
     flat, tree = jax.tree.flatten((args, dict(kwargs)))
     traced = [
         isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for x in flat
@@ -177,65 +193,57 @@ def read(
     closed, shape = jax.make_jaxpr(call, return_shape=True)(*leaves)
     weights = sum(traced[: len(jax.tree.leaves(args[:1]))])
     marks = [i >= weights for i in range(len(leaves))]
-    reader = _Reader()
-    block = reader.block(closed, marks, _Place("", (), ()))
+    reader = _Reader(policies.operands(closed, marks, points))
+    block = reader.block(closed, marks, reach.Place("", (), (), ()))
     found = list(block.sites())
-    return Program(block, leaves, jax.tree.structure(shape), found, reader.missed)
-
-
-class _Place(NamedTuple):
-    """Where a body stands: its scope, the scans and the control flow around it."""
-
-    scope: str
-    scans: tuple[int, ...]
-    around: tuple[str, ...]
-
-    def below(self, eqn: core.JaxprEqn) -> "_Place":
-        """Returns the place of the bodies of an equation that stands here."""
-        name, scans, around = eqn.primitive.name, self.scans, self.around
-        if name == "scan":
-            scans += (eqn.params["length"],)
-        if name in ("scan", "while", "cond"):
-            around += (name,)
-        return _Place(self.join(eqn), scans, around)
-
-    def join(self, eqn: core.JaxprEqn) -> str:
-        """Returns the full scope of an equation that stands here."""
-        own = str(eqn.source_info.name_stack)
-        return "/".join(part for part in (self.scope, own) if part)
+    out_tree = jax.tree.structure(shape)
+    shared = [list(group) for group in reader.shared.values() if len(group) > 1]
+    return Program(block, leaves, out_tree, found, reader.missed, shared)
 
 
 class _Reader:
     """Walks a program once, in order, naming its sites."""
 
-    def __init__(self) -> None:
+    def __init__(self, operands: Mapping[policies.Path, Sequence[Any]]) -> None:
         self.missed: list[Missed] = []
+        self.shared: dict[Any, list[tuple[str, str]]] = {}
+        self._operands = operands
+        self._within = {path[:n] for path in operands for n in range(len(path))}
         self._seen: collections.Counter[str] = collections.Counter()
 
-    def block(self, body: Any, marks: flow.Marks, place: _Place) -> Block:
+    def block(self, body: Any, marks: flow.Marks, place: reach.Place) -> Block:
         """Returns the block of a body whose inputs have these marks."""
         jaxpr, consts = flow.opened(body)
         env = flow.Environment(jaxpr, marks)
         steps: dict[int, Site | tuple[Block, ...]] = {}
         for i, eqn in enumerate(jaxpr.eqns):
-            marked = env.read(eqn.invars)
-            if eqn.primitive.name in CONTRACTIONS:
-                steps[i] = self._site(eqn, marked, place)
-            elif _holds(eqn):
-                why = _closed(eqn)
-                if why:
+            marked, path = env.read(eqn.invars), (*place.path, i)
+            if eqn.primitive.name in CONTRACTIONS or path in self._operands:
+                steps[i] = site = self._site(eqn, marked, place)
+                for side, source in zip(
+                    SIDES, self._operands.get(path, ()), strict=False
+                ):
+                    if side in site.activations:
+                        self.shared.setdefault(source, []).append((site.name, side))
+            elif reach.holds(eqn) or path in self._within:
+                why = reach.closed(eqn)
+                if why and reach.holds(eqn):
                     name = place.join(eqn) or eqn.primitive.name
                     self.missed.append(Missed(name, eqn.primitive.name, why))
-                else:
+                elif not why:
                     steps[i] = tuple(
-                        self.block(inner, inner_marks, place.below(eqn))
-                        for inner, inner_marks in flow.bodies(eqn, marked)
+                        self.block(inner, inner_marks, place.below(eqn, i, k))
+                        for k, (inner, inner_marks) in enumerate(
+                            flow.bodies(eqn, marked)
+                        )
                     )
             env.step(eqn)
         return Block(jaxpr, consts, steps)
 
-    def _site(self, eqn: core.JaxprEqn, marks: flow.Marks, place: _Place) -> Site:
+    def _site(self, eqn: core.JaxprEqn, marks: flow.Marks, place: reach.Place) -> Site:
         scope = place.join(eqn) or eqn.primitive.name
+        if eqn.primitive.name == "add" and scope != "add":
+            scope += "/add"
         number = self._seen[scope]
         self._seen[scope] += 1
         lhs, rhs, out = (
@@ -264,38 +272,11 @@ def _macs(
     out: jax.ShapeDtypeStruct,
 ) -> int:
     """Returns the multiply-accumulates of one call."""
+    if eqn.primitive.name not in CONTRACTIONS:
+        return 0
     dims = eqn.params["dimension_numbers"]
     if eqn.primitive.name == "dot_general":
         (contracting, _), _ = dims
         return out.size * math.prod(lhs.shape[axis] for axis in contracting)
     # rhs_spec: output features, input features of one group, then the window.
     return out.size * math.prod(rhs.shape[axis] for axis in dims.rhs_spec[1:])
-
-
-def _holds(eqn: core.JaxprEqn) -> int:
-    """Returns how many contractions an equation is or has inside, at any depth."""
-    if eqn.primitive.name in (*CONTRACTIONS, *FOREIGN):
-        return 1
-    return sum(
-        _holds(inner)
-        for body in core.jaxprs_in_params(eqn.params)
-        for inner in body.eqns
-    )
-
-
-def _closed(eqn: core.JaxprEqn) -> str:
-    """Returns why the bodies of an equation cannot be entered; empty if they can."""
-    name, params = eqn.primitive.name, eqn.params
-    if name in FOREIGN:
-        return FOREIGN[name]
-    count = _holds(eqn)
-    inside = f"{count} contraction{'s' if count > 1 else ''} inside"
-    if name in ("custom_jvp_call", "custom_vjp_call"):
-        return f"{inside}, left whole to keep its own derivative rule"
-    if name == "while" and params["cond_jaxpr"].out_avals[0].shape:
-        return f"{inside} a while of which each example has its own number of turns"
-    if name == "cond" and params.get("branches_platforms") is not None:
-        return f"{inside} branches that are chosen by platform"
-    if name in flow.CALLS or name in ("scan", "while", "cond"):
-        return ""
-    return f"{inside}, and no rule says how {name} uses them"

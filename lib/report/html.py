@@ -36,8 +36,9 @@ def render(
       curves: stage -> records, as `metrics.read` returns them.
       layers: as `layers.describe` returns them.
       coverage: `{"weights": [{"path", "shape", "taken_by": [rule, ...]}],
-        "sites": [{"site", "operand", "taken_by", "bits", "why"}]}`: which rule took
-        each weight and each operand of a contraction, or why none did.
+        "sites": [{"site", "weight", "weight_taken_by", "operand", "taken_by", "bits",
+        "why"}]}`: which rule took each weight and each operand of a contraction, or
+        why none did.
     """
     drawn = plots.size_accuracy(_points(result))
     return _page(result, curves, layers, coverage, drawn)

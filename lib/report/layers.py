@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lib import formats, tree
 from lib import representations as reps
-from lib import tree
 
 BINS = 41  # odd, so that a symmetric grid has a bin around zero
 
@@ -73,6 +73,8 @@ def bits(rep: reps.Representation) -> int:
             return 8 * np.asarray(values).dtype.itemsize
         case reps.Quantized(bits=width):
             return width
+        case reps.Levels(format=name):
+            return formats.bits(name)
         case reps.Codebook(centroids=centroids):
             count = reps.shape_of(reps.of(centroids))[0]
             return max(1, math.ceil(math.log2(count)))
@@ -89,6 +91,8 @@ def spell(rep: reps.Representation) -> str:
     """Returns how a weight is kept, outermost first: "Sparse of Quantized"."""
     name = type(rep).__name__
     match rep:
+        case reps.Levels(format=kind):
+            return f"{name} {kind}"
         case reps.Sparse(values=below):
             return f"{name} of {spell(below)}"
         case reps.LowRank() | reps.Tucker() | reps.CP() | reps.Sum():

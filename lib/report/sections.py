@@ -203,6 +203,8 @@ def coverage(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             line(
                 s["site"],
                 [
+                    cell(s["weight"], "mono"),
+                    _chips(s["weight_taken_by"], "left as it is"),
                     cell(str(s["operand"])),
                     _chips(s["taken_by"], "left as it is"),
                     cell(str(s["bits"]) if s["bits"] else formats.MISSING),
@@ -213,7 +215,8 @@ def coverage(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             for s in sites
         ]
         body += "<h3>Contractions</h3>\n"
-        heads = ["Site", "Operand", "Taken by", "Bits", "Why not"]
+        heads = ["Site", "Weight", "Weight's techniques", "Operand", "Rounded by"]
+        heads += ["Bits", "Why not"]
         body += table(heads, lines, "words")
     return section("Coverage", " ".join(words), body)
 

@@ -101,15 +101,14 @@ def fit(
     if restored is not None:
         state = restored.state
         feed.restore(restored.feed)
-    runner = parallel.PARALLEL[parallel_by](
-        functools.partial(step.advance, recipe, feed.take)
-    )
-    state, on_device = runner.put(state), runner.put(fixed)
+    advance = functools.partial(_advance, take=feed.take)
+    runner = _runners(parallel_by, recipe, advance)
+    state, on_device = runner(0).put(state), runner(0).put(fixed)
     done = restored.step if restored else 0
     window: list[Any] = []
     while done < pace.steps:
-        call = min(pace.call, pace.steps - done)
-        state, metrics = runner.run(state, feed.next(call), on_device)
+        call = _until(recipe, pace, done) - done
+        state, metrics = runner(done).run(state, feed.next(call), on_device)
         done += call
         window.append(metrics)
         last = done == pace.steps
@@ -124,7 +123,7 @@ def fit(
         due = done % pace.save == 0 or last
         if not (due or stopping):
             continue
-        now = runner.get(state)
+        now = runner(done).get(state)
         if not all(np.isfinite(x).all() for x in _floats(now)):
             raise _blame(recipe, start, feed, on_device, pace, parallel_by, checkpoints)
         accuracy = None
@@ -137,7 +136,36 @@ def fit(
             checkpoints.wait()
             raise interrupt.Interrupted(f"asked to stop: saved step {done}")
     checkpoints.wait()
-    return runner.get(state)
+    return runner(done).get(state)
+
+
+def _advance(recipe: step.Recipe, state, rows, fixed, axis, *, take):
+    return step.advance(recipe, take, state, rows, fixed, axis)
+
+
+def _runners(parallel_by: str, recipe: step.Recipe, advance: Callable[..., Any]):
+    """Returns steps taken -> the runner of what follows; of two recipes, so two.
+
+    Args:
+      parallel_by: a key of `parallel.PARALLEL`.
+      recipe: what is trained.
+      advance: (recipe, state, rows, fixed, axis) -> (state, metrics).
+    """
+
+    @functools.cache
+    def made(train: bool) -> parallel.Runner:
+        one = functools.partial(advance, recipe._replace(train=train))
+        return parallel.PARALLEL[parallel_by](one)
+
+    return lambda done: made(step.after(recipe, done).train)
+
+
+def _until(recipe: step.Recipe, pace: Pace, done: int) -> int:
+    """Returns the step at which the compiled call that begins at `done` ends."""
+    ends = [done - done % pace.call + pace.call, pace.steps]
+    if recipe.freeze_norm is not None and done < recipe.freeze_norm:
+        ends.append(recipe.freeze_norm)
+    return min(ends)
 
 
 def _means(window: list[Any]) -> dict[str, float] | None:
@@ -150,7 +178,8 @@ def _means(window: list[Any]) -> dict[str, float] | None:
 
 def _floats(state: step.State) -> list[np.ndarray]:
     """Returns what must stay finite of a state, on the host."""
-    return jax.tree.leaves(jax.device_get((state.code, state.variables)))
+    parts = (state.code, state.variables, state.ranges)
+    return jax.tree.leaves(jax.device_get(parts))
 
 
 def _blame(
@@ -176,7 +205,7 @@ def _blame(
         saved = f"the last good checkpoint is {checkpoints.directory}/{restored.step}"
     feed.restore(position)
 
-    def look(state, rows, fixed, axis):
+    def look(recipe, state, rows, fixed, axis):
         found, key = step.gradients(recipe, feed.take, state, rows, fixed, axis)
         new, metrics = step.apply(recipe, state, found, key)
         parts = (  # in this order; jit sorts the keys of a dict
@@ -184,16 +213,21 @@ def _blame(
             {"gradient": found.dense},
             {"updated": {"weights": new.code, "variables": new.variables}},
         )
+        ranges = {
+            f"range of {site} {side}": jnp.stack(bounds)
+            for site, sides in new.ranges.items()
+            for side, bounds in sides.items()
+        }
         finite = [
-            {path: jnp.isfinite(x).all() for path, x in tree.flatten(part).items()}
-            for part in parts
+            {path: jnp.isfinite(x).all() for path, x in leaves.items()}
+            for leaves in (*map(tree.flatten, parts), ranges)
         ]
         return new, (metrics, finite)
 
-    runner = parallel.PARALLEL[parallel_by](look)
-    state = runner.put(state)
+    runner = _runners(parallel_by, recipe, look)
+    state = runner(0).put(state)
     for done in range(restored.step if restored else 0, pace.steps):
-        state, seen = runner.run(state, feed.next(1), on_device)
+        state, seen = runner(done).run(state, feed.next(1), on_device)
         metrics, finite = jax.device_get(seen)
         terms = [name for name, value in metrics.items() if not np.isfinite(value)]
         leaves = [path for part in finite for path, fine in part.items() if not fine]

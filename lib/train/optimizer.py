@@ -1,5 +1,6 @@
 """Optimisers: optax, by name, with a learning rate that warms up and decays."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +11,17 @@ import optax
 from lib import errors, tree
 from lib.transforms import KERNELS
 
+# Trained beside a kernel's weights, and no weights: the steps of `lsq`.
+_STEPS = r"(^|/)kernel/(.*/)?step$"
+
 
 def _decayed(params: Any) -> Any:
     """Marks what weight decay shrinks: kernels and what techniques made of them."""
-    pattern = tree.compile_pattern(KERNELS)
+    taken, left = tree.compile_pattern(KERNELS), tree.compile_pattern(_STEPS)
     flat = tree.flatten(params)
+    marks = {p: bool(taken.search(p)) and not left.search(p) for p in flat}
     # Into the tree itself: a leaf that is not trained leaves an empty dict there.
-    return tree.replace(params, {p: bool(pattern.search(p)) for p in flat})
+    return tree.replace(params, marks)
 
 
 def adamw(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
@@ -26,31 +31,39 @@ def adamw(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float
     )
 
 
-def sgd(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
-    """Stochastic gradient descent with momentum; decay is added to the gradient."""
+def sgd(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float,
+    momentum: float,
+    nesterov: bool = False,
+):
+    """Stochastic gradient descent with momentum; decay is added to the gradient.
+
+    With `nesterov` at the place that momentum leads to (Sutskever 2013, eq. 3-4).
+    """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=_decayed),
-        optax.sgd(learning_rate, momentum=momentum),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
     )
 
 
-def nesterov(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
-    """As `sgd`, with the gradient that momentum leads to (Sutskever 2013, eq. 3-4)."""
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=_decayed),
-        optax.sgd(learning_rate, momentum=momentum, nesterov=True),
-    )
+OPTIMIZERS = {
+    "adamw": adamw,
+    "sgd": sgd,
+    "nesterov": functools.partial(sgd, nesterov=True),
+}
 
-
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "nesterov": nesterov}
-
-# How the learning rate falls after the warm-up, as a function of the steps left and of
-# {step: factor} of its drops.
+# How the learning rate falls after the warm-up, as a function of the steps left, of
+# {step: factor} of its drops and of the factor.
 DECAYS = {
-    "constant": lambda peak, steps, drops: optax.constant_schedule(peak),
-    "cosine": lambda peak, steps, drops: optax.cosine_decay_schedule(peak, steps),
-    "linear": lambda peak, steps, drops: optax.linear_schedule(peak, 0.0, steps),
-    "steps": lambda peak, steps, drops: optax.piecewise_constant_schedule(peak, drops),
+    "constant": lambda peak, *_: optax.constant_schedule(peak),
+    "cosine": lambda peak, steps, *_: optax.cosine_decay_schedule(peak, steps),
+    "exponential": lambda peak, steps, _, factor: optax.exponential_decay(
+        peak, steps, factor
+    ),
+    "linear": lambda peak, steps, *_: optax.linear_schedule(peak, 0.0, steps),
+    "steps": lambda peak, _, drops, __: optax.piecewise_constant_schedule(peak, drops),
 }
 
 
@@ -72,7 +85,7 @@ def learning_rate(
       steps: of the whole stage.
       drops: shares of the steps, rising from `warmup` to below 1, at which the rate of
         `decay="steps"` is multiplied by `factor`.
-      factor: in (0, 1).
+      factor: in (0, 1); with `decay="exponential"` the last rate is it times the peak.
     """
     if not isinstance(peak, jax.core.Tracer) and not peak > 0:
         raise errors.UserError(f"learning_rate is above 0, got {peak}")
@@ -81,6 +94,10 @@ def learning_rate(
             f"warmup is a share of the steps in [0, 1), got {warmup}"
         )
     fall = errors.lookup(DECAYS, decay, "decay of the learning rate")
+    if decay == "exponential" and not 0 < factor < 1:
+        raise errors.UserError(
+            f"decay 'exponential' needs a factor between 0 and 1, got {factor}"
+        )
     ordered = all(a < b for a, b in itertools.pairwise((warmup, *drops, 1)))
     if decay == "steps" and not (drops and ordered and 0 < factor < 1):
         raise errors.UserError(
@@ -93,7 +110,7 @@ def learning_rate(
     return optax.join_schedules(
         [
             optax.linear_schedule(0.0, peak, max(rise, 1)),
-            fall(peak, max(steps - rise, 1), falls),
+            fall(peak, max(steps - rise, 1), falls, factor),
         ],
         [rise],
     )

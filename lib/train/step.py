@@ -10,8 +10,8 @@ from jax import lax
 
 from lib import program, transforms
 from lib.train import restart
+from lib.train.network import Network, Rounding, followed, over_devices, shrunk
 
-Apply = Callable[..., Any]
 Metrics = dict[str, jax.Array]
 
 
@@ -51,25 +51,6 @@ class Fixed(NamedTuple):
     teacher: Any
 
 
-class Network(NamedTuple):
-    """A model and the rules by which its activations are rounded.
-
-    Attributes:
-      apply: `(params, variables, images, *, train, key) -> (outputs, variables)`.
-      rules: for `program.fake_quantize`; () leaves the program as it is.
-    """
-
-    apply: Apply
-    rules: tuple = ()
-
-    def __call__(self, params, variables, ranges, images, *, train=False, key=None):
-        """Returns ((logits, features), variables)."""
-        apply = self.apply
-        if self.rules:
-            apply = program.fake_quantize(apply, ranges, self.rules)
-        return apply(params, variables, images, train=train, key=key)
-
-
 class Recipe(NamedTuple):
     """What a stage trains, and how; functions only.
 
@@ -80,7 +61,14 @@ class Recipe(NamedTuple):
       objective: (outputs, batch, params, teacher's outputs) -> (loss, {term: value}).
       prepare: (key, raw batch, first) -> batch: augments and normalises.
       teacher: the network that teaches, or None.
-      ema: decay of the moving average of the code, in [0, 1); 0 for none.
+      ema: decay of the moving average of the code, in [0, 1); 0 for none. Ranges and
+        variables are not averaged.
+      rounding: when and on which ranges the network's activations are rounded.
+      freeze_norm: the first step of those that leave the variables as they are and run
+        the model with `train=False`, so that batch norm uses them (Krishnamoorthi
+        2018, arXiv 1806.08342, section 3.2.2); see `after`. A model has one such
+        switch: dropout stops, too. None: never.
+      train: how the model is run.
     """
 
     network: Network
@@ -90,6 +78,19 @@ class Recipe(NamedTuple):
     prepare: Callable[..., Any]
     teacher: Network | None = None
     ema: float = 0.0
+    rounding: Rounding = Rounding()
+    freeze_norm: int | None = None
+    train: bool = True
+
+
+def after(recipe: Recipe, steps: int) -> Recipe:
+    """Returns the recipe of the step that follows so many.
+
+    Another program, not a branch of one: inside a branch, XLA's CPU convolutions are
+    more than ten times slower.
+    """
+    rests = recipe.freeze_norm is not None and steps >= recipe.freeze_norm
+    return recipe._replace(train=not rests)
 
 
 def init(recipe: Recipe, params: Any, variables: Any, ranges: Any) -> State:
@@ -98,16 +99,23 @@ def init(recipe: Recipe, params: Any, variables: Any, ranges: Any) -> State:
     Can be jitted unless the transform's code has shapes that depend on values.
     """
     code, codec = recipe.transform.encode(params)
+    rules = recipe.network.rules
+    ranges = program.first_ranges(ranges, rules)
     return State(
         step=jnp.zeros((), jnp.int32),
         code=code,
         codec=codec,
-        optimizer=recipe.optimizer.init(code),
+        optimizer=recipe.optimizer.init(_joined(code, program.trained(ranges, rules))),
         variables=variables,
         ranges=ranges,
         # A copy: the state's buffers are donated, and each only once.
         ema=jax.tree.map(jnp.copy, code) if recipe.ema else None,
     )
+
+
+def _joined(code: Any, ranges: program.Trained) -> Any:
+    """Returns what the optimiser is given: the code, with ranges where any learns."""
+    return {"code": code, "ranges": ranges} if ranges else code
 
 
 def trained(state: State) -> Any:
@@ -116,12 +124,35 @@ def trained(state: State) -> Any:
 
 
 class Gradients(NamedTuple):
-    """What one batch says about the weights."""
+    """What one batch says about the weights, and about the ranges of activations."""
 
     metrics: Metrics  # "loss", each term, "accuracy": scalars of this batch
     variables: Any
     dense: Any  # the gradient at every decoded weight
-    code: Any  # the gradient at what the optimiser trains
+    code: Any  # the gradient at what the optimiser trains of the weights
+    ranges: Any  # the gradient at what it trains of the ranges
+    seen: Any  # the extremes of activations whose ranges are tracked
+
+
+def _forward(
+    recipe: Recipe,
+    state: State,
+    params: Any,
+    ranges: program.Trained,
+    images: jax.Array,
+    key: jax.Array,
+) -> tuple[tuple[Any, Any], Any]:
+    """Returns ((outputs, variables), extremes seen) of the step's forward pass."""
+    network, (begin, track, _) = recipe.network, recipe.rounding
+    whole = program.with_trained(state.ranges, ranges, network.rules)
+    args = (params, state.variables, whole, images)
+
+    how = dict(train=recipe.train, key=key)
+    if not network.rules or not (begin or track):
+        return network(*args, **how), {}
+    on = state.step >= begin if begin else True
+    out, seen = network.tracked(*args, **how, on=on)
+    return out, seen if track else {}
 
 
 def gradients(
@@ -156,29 +187,31 @@ def gradients(
         state.code,
     )
 
-    def loss_of(params):
-        outputs, variables = recipe.network(
-            params,
-            state.variables,
-            state.ranges,
-            batch["image"],
-            train=True,
-            key=dropout_key,
+    def loss_of(params, ranges):
+        (outputs, variables), seen = _forward(
+            recipe, state, params, ranges, batch["image"], dropout_key
         )
         loss, terms = recipe.objective(outputs, batch, params, taught)
         hits = jnp.argmax(outputs[0], axis=-1) == batch["label"]
         metrics = {"loss": loss, **terms, "accuracy": jnp.mean(hits, dtype=jnp.float32)}
-        return loss, (metrics, variables)
+        return loss, (metrics, variables, seen)
 
-    (_, (metrics, variables)), dense = jax.value_and_grad(loss_of, has_aux=True)(params)
+    bounds = program.trained(state.ranges, recipe.network.rules)
+    both = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+    (_, (metrics, variables, seen)), (dense, ranges) = both(params, bounds)
     if axis is not None:
-        metrics, variables, dense = lax.pmean((metrics, variables, dense), axis)
+        metrics, variables, dense, ranges = lax.pmean(
+            (metrics, variables, dense, ranges), axis
+        )
+        seen = over_devices(axis, seen)
+    if recipe.rounding.shrink:
+        ranges = shrunk(ranges, bounds, recipe.rounding.shrink)
     (code,) = pull(dense)
     if transform.penalty:
         penalty, extra = jax.value_and_grad(transform.penalty)(state.code, state.codec)
         code = jax.tree.map(jnp.add, code, extra)
         metrics = {**metrics, "loss": metrics["loss"] + penalty, "penalty": penalty}
-    return Gradients(metrics, variables, dense, code), update_key
+    return Gradients(metrics, variables, dense, code, ranges, seen), update_key
 
 
 def advance(
@@ -192,14 +225,19 @@ def apply(
     recipe: Recipe, state: State, grads: Gradients, key: jax.Array
 ) -> tuple[State, Metrics]:
     """Returns the state after a step along `gradients`, and the batch's metrics."""
+    rules = recipe.network.rules
+    bounds = program.trained(state.ranges, rules)
+    before = _joined(state.code, bounds)
     updates, optimizer = recipe.optimizer.update(
-        grads.code, state.optimizer, state.code
+        _joined(grads.code, grads.ranges), state.optimizer, before
     )
-    code = optax.apply_updates(state.code, updates)
+    after = optax.apply_updates(before, updates)
+    code, bounds = (after["code"], after["ranges"]) if bounds else (after, {})
     signals = transforms.Signals(grads.dense, state.step, key)
     codec = recipe.transform.update(code, state.codec, signals)
     code, fresh = transforms.renew(recipe.transform, code, state.codec, codec)
-    optimizer = restart.slots(recipe.optimizer, optimizer, code, fresh)
+    anew = {f"code/{path}": mask for path, mask in fresh.items()} if bounds else fresh
+    optimizer = restart.slots(recipe.optimizer, optimizer, _joined(code, bounds), anew)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(code, ema, 1 - recipe.ema)
@@ -210,7 +248,11 @@ def apply(
         codec=codec,
         optimizer=optimizer,
         variables=grads.variables,
-        ranges=state.ranges,
+        ranges=followed(
+            program.next_ranges(state.ranges, bounds, rules),
+            grads.seen,
+            recipe.rounding.track,
+        ),
         ema=ema,
     )
     return new, grads.metrics

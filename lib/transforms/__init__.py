@@ -1,6 +1,7 @@
 """Techniques on weights. To add one: a file here, a line in `TECHNIQUES`, a config."""
 
 from lib.transforms.acdc import acdc
+from lib.transforms.adaround import adaround
 from lib.transforms.base import (
     KERNELS,
     Row,
@@ -13,12 +14,17 @@ from lib.transforms.base import (
     renew,
     sample,
 )
+from lib.transforms.binary_connect import binary_connect
 from lib.transforms.chain import chain
 from lib.transforms.cp import cp
+from lib.transforms.dorefa import dorefa
 from lib.transforms.factorize import factorize
 from lib.transforms.fixed import fixed
+from lib.transforms.gptq import gptq
 from lib.transforms.l0 import l0
+from lib.transforms.levels import levels
 from lib.transforms.lora import lora
+from lib.transforms.lsq import lsq
 from lib.transforms.product import product
 from lib.transforms.proximal import proximal
 from lib.transforms.prune import keep, prune
@@ -40,12 +46,18 @@ TECHNIQUES = {
     "prune": prune,
     "soft_movement": soft_movement,
     "quantize": quantize,
+    "levels": levels,
+    "binary_connect": binary_connect,
+    "lsq": lsq,
+    "dorefa": dorefa,
     "acdc": acdc,
     "rigl": rigl,
     "set": set_,
     "sr_ste": sr_ste,
     "ste": ste,
     "sparsegpt": sparsegpt,
+    "gptq": gptq,
+    "adaround": adaround,
     "fixed": fixed,
     "tie": tie,
     "l0": l0,
@@ -73,8 +85,13 @@ STRENGTHS = {
 
 # The argument of a technique that a config's `rules` may give for each pattern.
 RULED = {
+    "levels": "format",
     "prune": "sparsity",
+    "dorefa": "bits",
+    "lsq": "bits",
     "quantize": "bits",
+    "gptq": "bits",
+    "adaround": "bits",
     "rigl": "sparsity",
     "share": "bits",
     "ste": "sparsity",
@@ -89,13 +106,18 @@ __all__ = [
     "Signals",
     "Transform",
     "acdc",
+    "binary_connect",
     "chain",
     "cp",
+    "dorefa",
     "factorize",
     "fixed",
+    "gptq",
     "identity",
     "keep",
+    "levels",
     "lora",
+    "lsq",
     "on_leaves",
     "outline",
     "plan",

@@ -41,7 +41,9 @@ def scaled(
             if isinstance(values, representations.Dense):
                 values = values.values
             folded = dataclasses.replace(rep, centroids=values)
-        case representations.Quantized(scale=steps):
+        case (
+            representations.Quantized(scale=steps) | representations.Levels(scale=steps)
+        ):
             steps = _times(np.asarray(steps), scale, np)
             folded = dataclasses.replace(rep, scale=steps)
         case _:

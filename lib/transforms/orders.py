@@ -23,9 +23,24 @@ _PRODUCT = (
     "it rounds the factors"
 )
 
+# What rounds weights as they are trained, and once, as it is encoded.
+_ROUNDS = ("quantize", "lsq", "dorefa", "levels", "binary_connect")
+_ROUNDS_ONCE = ("gptq", "adaround")
+
+_ROUNDED = (
+    "it would be rounded twice, to two grids; leave one of the two out, or aim them at "
+    "different leaves"
+)
+
+_MADE_UP = (
+    "what it changes to make up for what it removes would be rounded to the nearest; "
+    "put sparsegpt first"
+)
+
 # What techniques that come last train beside the weights.
 _TRAINED_BESIDE = {
     "l0": "gates",
+    "lsq": "steps",
     "soft_share": "mixture",
     "variational": "variances",
 }
@@ -42,7 +57,15 @@ def _last(earlier: str, later: str) -> str:
 _EACH_COPY = (
     *("prune", "keep", "soft_movement", "rigl", "set", "acdc", "ste", "sr_ste"),
     *("sparsegpt", "proximal", "l0", "variational", "soft_share", "quantize"),
-    *("factorize", "tucker", "cp", "lora"),
+    *("factorize", "tucker", "cp", "lora", "lsq", "dorefa"),
+    *("levels", "binary_connect"),
+    *("gptq", "adaround"),
+)
+
+# What sets weights to 0, for good or for a while.
+_REMOVES = (
+    *("prune", "keep", "soft_movement", "rigl", "set", "acdc", "ste", "sr_ste"),
+    *("sparsegpt", "proximal", "l0", "variational", "soft_share"),
 )
 
 # What works by moving weights.
@@ -69,6 +92,34 @@ REFUSED: dict[tuple[str, str], str] = {
     ("set", "keep"): _GROWS,
     ("set", "prune"): _GROWS,
     ("set", "sparsegpt"): _GROWS,
+    **{("dorefa", later): _PRODUCT for later in ("factorize", "tucker", "cp")},
+    **{
+        ("dorefa", later): "dorefa has no 0 among its levels: what is removed from "
+        f"the weights below would come back; put {later} first"
+        for later in _REMOVES
+    },
+    **{
+        (rounds, later): _PRODUCT.replace("quantize", rounds)
+        for rounds in ("levels", "binary_connect")
+        for later in ("factorize", "tucker", "cp")
+    },
+    **{
+        (first, later): _GROWS
+        for first in ("acdc", "rigl", "set")
+        for later in _ROUNDS_ONCE
+    },
+    **{
+        pair: _ROUNDED
+        for once in _ROUNDS_ONCE
+        for other in (*_ROUNDS_ONCE, *_ROUNDS)
+        for pair in ((once, other), (other, once))
+    },
+    **{(once, "sparsegpt"): _MADE_UP for once in _ROUNDS_ONCE},
+    **{
+        (once, product): _PRODUCT.replace("quantize", once)
+        for once in _ROUNDS_ONCE
+        for product in ("factorize", "tucker", "cp")
+    },
     ("quantize", "factorize"): _PRODUCT,
     ("quantize", "tucker"): _PRODUCT,
     ("quantize", "cp"): _PRODUCT,

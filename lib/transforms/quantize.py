@@ -13,26 +13,23 @@ import numpy as np
 
 from lib import errors, numerics, representations, schedules
 from lib.transforms import base, ranges
+from lib.transforms import granularity as granularities
 
-GRANULARITIES = ("tensor", "channel", "group")
 RANGES = ("max", "mse")
+ROUNDINGS = ("nearest", "stochastic")
 
 
-def _view(shape: tuple[int, ...], granularity: str, group: int) -> tuple[int, ...]:
-    """Returns the shape in which one axis or none is left out of the range."""
-    if granularity == "group":
-        return (-1, group, shape[-1])
-    return shape
+def _either_neighbour(x: jax.Array, grid: numerics.Grid, key: jax.Array) -> jax.Array:
+    """Returns a point of the grid beside each `x`, whose mean is `x` if it is inside.
 
-
-def _axes(rank: int, granularity: str) -> tuple[int, ...]:
-    """Returns the axes of the view that share one scale."""
-    match granularity:
-        case "tensor":
-            return tuple(range(rank))
-        case "channel":
-            return tuple(range(rank - 1))
-    return (1,)
+    0 stays 0.
+    """
+    places = x.astype(jnp.float32) / grid.scale
+    least, most = grid.low - grid.zero_point, grid.high - grid.zero_point
+    below = jnp.floor(places)
+    drawn = jax.random.uniform(key, x.shape)
+    chosen = below + (drawn < places - below)
+    return (jnp.clip(chosen, least, most) * grid.scale).astype(x.dtype)
 
 
 def quantize(
@@ -42,6 +39,7 @@ def quantize(
     granularity: str = "channel",
     group: int = 0,
     range: str = "max",
+    rounding: str = "nearest",
     pattern: str = base.KERNELS,
 ) -> base.Transform:
     """Rounds weights to `2**bits` levels (symmetric: one fewer) around an exact zero.
@@ -58,27 +56,19 @@ def quantize(
         share of least squared error (`ranges.least_error`), at the cost of 32 roundings
         a step. Weights beyond are clipped, and their derivative is 1 like all others',
         so that they can come back.
+      rounding: "stochastic" trains on weights rounded up with the probability of what
+        is cut off, so that their mean is the weight (Gupta et al. 2015, arXiv
+        1502.02551, section 3); `decode` rounds to the nearest all the same.
       pattern: regular expression over paths of the leaves to quantize.
 
     Raises:
-      UserError: bits outside 2..8, an unknown granularity or range, a group without
-        granularity "group"; at `encode`, a pattern that matches nothing, a leaf that
-        groups do not divide, or a float16 leaf.
+      UserError: bits outside 2..8, an unknown granularity, range or rounding, a group
+        without granularity "group"; at `encode`, a pattern that matches nothing, a leaf
+        that groups do not divide, or a float16 leaf.
     """
-    if granularity not in GRANULARITIES:
-        raise errors.UserError(
-            f"unknown granularity {granularity!r}; "
-            f"{errors.hint(granularity, GRANULARITIES)}"
-        )
-    if range not in RANGES:
-        raise errors.UserError(
-            f"quantize: unknown range {range!r}; {errors.hint(range, RANGES)}"
-        )
-    if (group > 0) != (granularity == "group"):
-        raise errors.UserError(
-            "quantize: a group length goes with granularity 'group', got "
-            f"group={group} and granularity={granularity!r}"
-        )
+    granularities.check(granularity, group, "quantize")
+    errors.lookup(dict.fromkeys(RANGES), range, "range of quantize")
+    errors.lookup(dict.fromkeys(ROUNDINGS), rounding, "rounding of quantize")
     if not callable(bits):
         numerics.check_bits(bits, "quantize")
 
@@ -86,9 +76,7 @@ def quantize(
         return jnp.rint(jnp.asarray(schedules.at(bits, step))).astype(jnp.int32)
 
     def seen(w):
-        """Returns the weights through their view, and the axes that share a scale."""
-        view = w.reshape(_view(w.shape, granularity, group))
-        return view, _axes(view.ndim, granularity)
+        return granularities.seen(w, granularity, group)
 
     def state_of(w, bits):
         """Returns bits; or (bits, smallest, largest), where those are chosen."""
@@ -108,16 +96,7 @@ def quantize(
 
     def encode(weights):
         for path, w in weights.items():
-            contraction = int(np.prod(w.shape[:-1]))
-            if group and contraction % group:
-                raise errors.UserError(
-                    f"quantize: groups of {group} do not divide the {contraction} "
-                    f"inputs of {path} with shape {tuple(w.shape)}"
-                )
-            if w.dtype == jnp.float16:  # whose smallest scales underflow to zero
-                raise errors.UserError(
-                    f"quantize: {path} is float16; expected float32 or bfloat16"
-                )
+            granularities.check_leaf(path, w, group, "quantize")
         return weights, {p: state_of(w, whole_bits(0)) for p, w in weights.items()}
 
     def decode_leaf(w, state):
@@ -128,6 +107,17 @@ def quantize(
 
     def decode(codes, states):
         return {p: decode_leaf(w, states[p]) for p, w in codes.items()}
+
+    def sample(codes, states, key):
+        sampled = {}
+        paths = sorted(codes)  # jit sorts the keys of dicts; the keys go by place
+        for path, drawn in zip(paths, base.keys(key, len(paths)), strict=True):
+            w = codes[path]
+            fixed = jax.lax.stop_gradient(w)
+            grid = grid_of(fixed, states[path])
+            rounded = _either_neighbour(seen(fixed)[0], grid, drawn)
+            sampled[path] = numerics.straight_through(w, rounded.reshape(w.shape))
+        return sampled
 
     def update(codes, states, signals):
         def bits_at(state):
@@ -173,5 +163,14 @@ def quantize(
     per = f"group {group}" if group else granularity
     clipped = ", range mse" if range == "mse" else ""
     how = f"quantize(bits={strength}, {kind}, per {per}{clipped})"
+    clipped += ", stochastic" if rounding == "stochastic" else ""
     moving = update if callable(bits) or range == "mse" else None
-    return base.on_leaves(how, pattern, encode, decode, freeze, moving)
+    return base.on_leaves(
+        how,
+        pattern,
+        encode,
+        decode,
+        freeze,
+        moving,
+        sample=sample if rounding == "stochastic" else None,
+    )

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from lib import errors, tree
-from lib.transforms import base, selection
+from lib.transforms import base, fed, selection
 
 Scores = dict[str, jax.Array]
 Loss = Callable[[Any, Any], jax.Array]
@@ -214,7 +214,7 @@ def wanda(params: Any, square_norms: Mapping[str, jax.Array]) -> Scores:
       params: a nested dict of arrays.
       square_norms: {path: `||x||**2` of each input}, as `program.inputs` gives with
         `program.square_norm`: `[..., contraction]`, where the leaf is seen as
-        `[..., contraction, outputs]`.
+        `[..., contraction, outputs]` (`fed.matrices`).
 
     Raises:
       UserError: a path that is no leaf, or norms that do not fit it.
@@ -222,23 +222,9 @@ def wanda(params: Any, square_norms: Mapping[str, jax.Array]) -> Scores:
     flat, scores = tree.flatten(params), {}
     for path, norms in square_norms.items():
         w = errors.lookup(flat, path, "weight with norms of inputs")
-        seen = as_matrices(path, w, norms.shape, "wanda: norms")
+        view = fed.matrices(path, w, norms.shape, "wanda: norms")
+        seen = view.split(w)
         norm = jnp.sqrt(jnp.asarray(norms, jnp.float32))[..., None]
         score = jnp.abs(seen).astype(jnp.float32) * jnp.broadcast_to(norm, seen.shape)
-        scores[path] = score.reshape(w.shape)
+        scores[path] = view.join(score)
     return scores
-
-
-def as_matrices(path: str, w: Any, rows: tuple[int, ...], what: str) -> Any:
-    """Returns `w` as `[..., contraction, outputs]`, given all axes but the last.
-
-    Raises:
-      UserError: the leaf cannot be seen so; `what` says of what the shape is.
-    """
-    size, count = math.prod(w.shape), math.prod(rows)
-    if not rows or not count or size % count or w.shape[: len(rows) - 1] != rows[:-1]:
-        raise errors.UserError(
-            f"{what} of shape {tuple(rows)} do not fit {path} with shape "
-            f"{tuple(w.shape)}"
-        )
-    return w.reshape(*rows, size // count)

@@ -9,32 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from lib import errors
-from lib.transforms import base, distributions, masked, saliency, selection, shapes
-
-
-def factor(gram: jax.Array, dampening: float) -> jax.Array:
-    """Returns the upper triangular u, `u.T @ u` the inverse of the dampened Hessian.
-
-    The Hessian is the gram plus `dampening` times the mean of its diagonal. Row j of u
-    is, up to its scale, row j of the inverse Hessian of the inputs from j on (Frantar
-    et al. 2023, arXiv 2301.00774, section 3.3), found without inverting the whole: H =
-    r r.T with r upper triangular gives u = inverse(r).
-
-    Args:
-      gram: `x.T @ x`, `[n, n]`; all zeros count as the identity.
-      dampening: at least 0.
-    """
-    mean = jnp.mean(jnp.diagonal(gram))
-    eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
-    # Only the ratio matters, so the scale is taken out before it can overflow.
-    hessian = gram / jnp.where(mean > 0, mean, 1)
-    hessian = hessian + jnp.where(mean > 0, dampening, 1) * eye
-    lower = jnp.linalg.cholesky(hessian[::-1, ::-1])  # of what is read from its end
-    upper = lower[::-1, ::-1]
-    return jax.scipy.linalg.solve_triangular(upper, eye, lower=False)
+from lib.transforms import base, distributions, fed, masked, selection, shapes, surgeon
 
 
 def solve(
@@ -54,65 +31,33 @@ def solve(
         int: how many of each output go in each group.
       size: rows in which errors are handed on lazily; a multiple of `group`.
       group: rows whose mask is chosen at once.
-      dampening: see `factor`.
+      dampening: see `surgeon.factor`.
     """
-    n, outputs = w.shape
-    blocks = -(-n // size)
-    pad = blocks * size - n
-    # Rows that are added meet no other row; they are never counted nor handed on.
-    u = jnp.pad(factor(gram, dampening), ((0, pad), (0, pad)))
-    u = u + jnp.diag((jnp.arange(n + pad) >= n).astype(u.dtype))
-    w = jnp.pad(w, ((0, pad), (0, 0)))
-    kept = w != 0
-    diagonal = jnp.diagonal(u)
-    place = jnp.arange(n + pad)
+    n = len(w)
 
-    def choose(rows, alive, first):
+    def choose(first, rows, kept, diagonal):
         """Returns the mask of a group, given its weights as they are now."""
-        scale = lax.dynamic_slice_in_dim(diagonal, first, group)
-        score = jnp.where(alive, jnp.square(rows / scale[:, None]), -1)
+        score = jnp.where(kept, jnp.square(rows / diagonal[:, None]), -1)
         if not callable(removed):
-            return selection.keep_in_groups(score, removed, group)
-        here = lax.dynamic_slice_in_dim(place, first, group)
+            return selection.keep_in_groups(score, removed, group) & kept
+        here = first + jnp.arange(group)
         score = jnp.where((here < n)[:, None], score, jnp.inf)
         end = jnp.minimum(first + group, n)
-        return selection.keep_all_but([score], removed(first, end))[0]
+        return selection.keep_all_but([score], removed(first, end))[0] & kept
 
-    def block(b, carried):
-        w, kept = carried
-        start = b * size
-        rows = lax.dynamic_slice_in_dim(w, start, size)
-        mask = lax.dynamic_slice_in_dim(kept, start, size)
-        factors = lax.dynamic_slice_in_dim(u, start, size)
-        inside = lax.dynamic_slice_in_dim(factors, start, size, axis=1)
+    def settle(row, kept):
+        return jnp.where(kept, row, 0)
 
-        def turn(j, carried):
-            rows, mask, errors_ = carried
-
-            def pick(mask):
-                first = j // group * group
-                alive = lax.dynamic_slice_in_dim(mask, first, group)
-                now = lax.dynamic_slice_in_dim(rows, first, group)
-                new = choose(now, alive, start + first) & alive
-                return lax.dynamic_update_slice_in_dim(mask, new, first, 0)
-
-            mask = lax.cond(j % group == 0, pick, lambda m: m, mask)
-            row = rows[j]
-            error = jnp.where(mask[j], 0, row) / inside[j, j]
-            after = jnp.where(jnp.arange(size) > j, inside[j], 0)
-            rows = rows - after[:, None] * error[None, :]
-            rows = rows.at[j].set(jnp.where(mask[j], row, 0))
-            return rows, mask, errors_.at[j].set(error)
-
-        start_errors = jnp.zeros((size, outputs), w.dtype)
-        rows, mask, handed = lax.fori_loop(0, size, turn, (rows, mask, start_errors))
-        later = jnp.where((place >= start + size)[None, :], factors, 0)
-        w = w - jnp.matmul(later.T, handed, precision=lax.Precision.HIGHEST)
-        w = lax.dynamic_update_slice_in_dim(w, rows, start, 0)
-        return w, lax.dynamic_update_slice_in_dim(kept, mask, start, 0)
-
-    w, kept = lax.fori_loop(0, blocks, block, (w, kept))
-    return jnp.where(kept, w, 0)[:n], kept[:n]
+    return surgeon.compensate(
+        w,
+        gram,
+        w != 0,
+        choose,
+        settle,
+        size=size,
+        group=group,
+        dampening=dampening,
+    )
 
 
 def sparsegpt(
@@ -138,7 +83,7 @@ def sparsegpt(
         1 - N/M, also if None.
       grams: {path: `x.T @ x`} of the inputs of every leaf that is taken, `[...,
         contraction, contraction]`, as `program.inputs` gives with `program.gram`, the
-        leaf seen as `[..., contraction, outputs]`.
+        leaf seen as `[..., contraction, outputs]` (`fed.matrices`).
       dampening: added to the Hessian's diagonal, as a share of its mean; above 0.
       block: inputs whose mask is chosen at once (128 in the paper), at least 1; of
         "N:M" a multiple of M.
@@ -177,12 +122,8 @@ def sparsegpt(
         raise errors.UserError(f"sparsegpt: block is at least 1{of}, got {block}")
 
     def leaf(path: str, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gram = jnp.asarray(errors.lookup(grams, path, "gram of a weight"), jnp.float32)
-        if gram.ndim < 2 or gram.shape[-1] != gram.shape[-2]:
-            raise errors.UserError(
-                f"sparsegpt: the gram of {path} is square, got shape {gram.shape}"
-            )
-        seen = saliency.as_matrices(path, w, gram.shape[:-1], "sparsegpt: grams")
+        gram, view = fed.gram("sparsegpt", path, w, grams)
+        seen = view.split(w)
         inputs, outputs = seen.shape[-2:]
         if m and inputs % m:
             raise errors.UserError(
@@ -214,8 +155,7 @@ def sparsegpt(
         for _ in gram.shape[:-2]:
             one = jax.vmap(one)
         found, mask = one(seen.astype(jnp.float32), gram)
-        mask = mask.reshape(w.shape)
-        found = found.reshape(w.shape).astype(w.dtype)
+        mask, found = view.join(mask), view.join(found).astype(w.dtype)
         return jnp.where(mask, found, jnp.zeros((), w.dtype)), mask
 
     def encode(weights):

@@ -155,3 +155,50 @@ def test_calibrations(name, how):
             assert np.shape(least) == sites[site].scans
             slack = 1e-2 * (high - low) + 1e-6
             assert (least >= low - slack).all() and (most <= high + slack).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_integers(name, bits):
+    """What runs on integers is what was rounded in float; the rest is named."""
+    one = case(name)
+    t = T.quantize(bits=bits, pattern=one.weights)
+    code, state = t.encode(one.params)
+    frozen = t.freeze(jax.device_get(code), jax.device_get(state))
+    rules = ((".", {"bits": 8, "symmetric": False}),)
+    rounded = program.fake_quantize(one.f, ranges(name), rules)
+    wanted = rounded(t.decode(code, state), one.x)
+    params = program.integer_params(frozen)
+    found = program.run_integer(one.f, ranges(name), rules)(params, one.x)
+    # Another order of summation now and then rounds a value to the next code.
+    assert off(found, wanted) < 0.02
+    rows = program.integers(one.f, ranges(name), rules)(params, one.x)
+    assert all(row.integer or row.why for row in rows)
+    assert sum(row.integer for row in rows) >= len(rows) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("how", ["fold_batch_norm", "equalize", "smooth"])
+def test_what_keeps_the_function(name, how):
+    """On any model: the outputs stay, and what was left says why."""
+    one = case(name)
+    run = lambda: getattr(program, how)(one.f)(one.params, one.x)  # noqa: E731
+    if how == "smooth":
+        run = functools.partial(
+            program.smooth,
+            one.f,
+            one.params,
+            [(one.again(seed),) for seed in range(2)],
+            example=(one.x,),
+            alpha=0.5,
+            pattern=".",
+        )
+        if all(site.around for site in program.sites(one.f)(one.params, one.x)):
+            with pytest.raises(errors.UserError, match="outside loops"):
+                run()
+            return
+    new, changes = run()
+    assert all(change.paths or change.why for change in changes)
+    assert off(one.f(new, one.x), one.f(one.params, one.x)) < 1e-4

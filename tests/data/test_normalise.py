@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from lib import errors
 from lib.data import examples, normalise, splits
 
 
@@ -60,3 +61,11 @@ def test_same_as_scaling_to_one_first():
 def test_plain_survives_json():
     n = normalise.Normalisation((0.1, 33.3), (7.25, 1 / 3))
     assert normalise.from_plain(json.loads(json.dumps(n.plain()))) == n
+
+
+def test_imagenet_is_the_published_one_whatever_the_images():
+    published = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of pixels from 0 to 1
+    found = normalise.NORMALISATIONS["imagenet"](made(np.zeros((4, 2, 2, 3), np.uint8)))
+    np.testing.assert_allclose(np.asarray(found) / 255, published, rtol=1e-12)
+    with pytest.raises(errors.UserError, match="3 channels, .* shape \\(2, 2, 1\\)"):
+        normalise.imagenet(made(np.zeros((4, 2, 2, 1), np.uint8)))

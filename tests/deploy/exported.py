@@ -14,6 +14,7 @@ MODELS = {
     "mlp": {"widths": (24, 16)},
     "lenet5": {"widths": (6, 8, 20)},
     "cnn": {"widths": (8, 12, 16)},
+    "resnet": {"depth": 8, "widths": (4, 6, 8)},
     "transformer": {"layers": 1, "width": 16, "heads": 2, "expansion": 2},
 }
 
@@ -29,6 +30,18 @@ def data(*shape, seed=1):
 def model(name, shape=SHAPE, **fields):
     """Returns (f, params): logits of params and images, in which no leaf is trivial."""
     module = models.build(name, classes=10, **{**MODELS[name], **fields})
+    shapes = jax.eval_shape(lambda: models.init(module, jax.random.key(0), shape))
+    params, variables = drawn(shapes)
+    apply = models.make_apply(module)
+
+    def f(params, images):
+        return apply(params, variables, images, train=False, key=None)[0][0]
+
+    return f, params
+
+
+def drawn(shapes):
+    """Returns random arrays of these shapes; variances are positive."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -36,12 +49,16 @@ def model(name, shape=SHAPE, **fields):
         x = rng.normal(size=leaf.shape, scale=fan**-0.5).astype(np.float32)
         return np.exp(x) if path[-1].key == "var" else x
 
-    shapes = jax.eval_shape(lambda: models.init(module, jax.random.key(0), shape))
-    params, variables = jax.tree.map_with_path(draw, shapes)
-    apply = models.make_apply(module)
+    return jax.tree.map_with_path(draw, shapes)
 
-    def f(params, images):
-        return apply(params, variables, images, train=False, key=None)[0][0]
+
+def function(module, x):
+    """Returns (f, params) of a Flax module, with random numbers for its variables."""
+    made = drawn(jax.eval_shape(module.init, jax.random.key(0), x))
+    params = made.pop("params")
+
+    def f(params, x):
+        return module.apply({"params": params, **made}, x)
 
     return f, params
 
@@ -51,9 +68,20 @@ def run(path, x):
     return onnx_export.session(path).run(None, {"input": x})
 
 
+def nodes(path):
+    """Returns the nodes of the file."""
+    return onnx.load(path).graph.node
+
+
+def arrays(path):
+    """Returns {name: array} of the file."""
+    made = onnx.load(path).graph.initializer
+    return {array.name: onnx.numpy_helper.to_array(array) for array in made}
+
+
 def written(path):
     """Returns how often each operator stands in the file."""
-    return collections.Counter(n.op_type for n in onnx.load(path).graph.node)
+    return collections.Counter(node.op_type for node in nodes(path))
 
 
 # Sums in another order: what both runtimes lose of a float32.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib import errors, tree
+from lib import errors, formats, tree
 from lib import representations as reps
 from lib.deploy import artifact, reader
 
@@ -75,6 +75,16 @@ def quantized(draw, shape, dtype):
 
 
 @st.composite
+def levels(draw, shape, dtype):
+    """Codes of a format, with the scales of some grid of the same shape."""
+    grid = draw(quantized(shape, dtype))
+    name = draw(st.sampled_from(sorted(formats.FORMATS)))
+    elements = st.integers(0, len(formats.FORMATS[name]) - 1)
+    codes = draw(hnp.arrays(np.uint8, shape, elements=elements))
+    return reps.Levels(codes, grid.scale, name, grid.group)
+
+
+@st.composite
 def codebook(draw, shape, values):
     count = draw(st.sampled_from([1, 2, 3, 5, 16, 17, 300]))
     dtype = np.uint8 if count <= 256 else np.uint16
@@ -96,7 +106,7 @@ def vectors(draw, shape, values):
 @st.composite
 def representation(draw, shape, dtypes, *, factors, depth=3):
     """A nest of representations of one `shape`; `factors` is None, "any" or "tame"."""
-    kinds = ["Dense", "Quantized", "Codebook"]
+    kinds = ["Dense", "Quantized", "Levels", "Codebook"]
     if depth:
         kinds.append("Sparse")
         if shape:
@@ -112,6 +122,8 @@ def representation(draw, shape, dtypes, *, factors, depth=3):
         return reps.Dense(draw(bits(shape, dtype)))
     if kind == "Quantized":
         return draw(quantized(shape, draw(st.sampled_from(floats))))
+    if kind == "Levels":
+        return draw(levels(shape, draw(st.sampled_from(floats))))
     if kind == "Codebook":
         return draw(codebook(shape, lambda s: bits(s, dtype)))
     if kind == "vectors":
@@ -241,6 +253,23 @@ def test_products_of_half_floats_agree(path, dtype):
         rtol=tolerance,
         atol=tolerance,
     )
+
+
+def test_a_format_of_another_table_or_name_is_refused(path):
+    codes, scale = np.zeros((2, 2), np.uint8), np.ones((1, 1), np.float32)
+    content = {}
+    for name in ("nf4", "nf5"):
+        table = struct.pack("<2f", -1, 2)
+        leaf = ["f", name, 0, ["f4", [2]], ["u1", [2, 2], 1], ["f4", [1, 1]]]
+        path.write_bytes(seal({"w": leaf}, table + b"\0" + scale.tobytes()))
+        np.testing.assert_array_equal(reader.load(path)["w"], [[-1, -1], [-1, -1]])
+        with pytest.raises(errors.UserError) as e:
+            artifact.load(path)
+        content[name] = str(e.value)
+    assert "its format 'nf4' of 2 levels is not the one of that name" in content["nf4"]
+    assert "unknown format in an artifact 'nf5'; did you mean 'nf4'" in content["nf5"]
+    artifact.save(path, {"w": reps.Levels(codes, scale, "nf4")})
+    assert_same(artifact.load(path)["w"].codes, codes)
 
 
 def test_odd_floats_survive(path):

@@ -54,6 +54,7 @@ def write(f, frozen, x, ranges, path, rules=ALL):
         "mlp",
         "cnn",
         pytest.param("lenet5", marks=pytest.mark.slow),
+        pytest.param("resnet", marks=pytest.mark.slow),
         pytest.param("transformer", marks=pytest.mark.slow),
     ],
 )
@@ -300,9 +301,13 @@ def test_what_integer_kernels_do_not_take_is_told(tmp_path):
     ):
         refused(rf"dense .* {what}", f, {"kernel": weight}, x, tmp_path)
     refused("stored as Dense; quantize it", f, params, x, tmp_path)
-    for settings in ({"bits": 8, "symmetric": True}, {"bits": 4, "symmetric": False}):
-        rules = (("dense", settings),)
-        refused("take bits=8 and symmetric=False", f, frozen, x, tmp_path, rules=rules)
+    for settings in (
+        {"bits": 8, "symmetric": False, "range": "token"},
+        {"bits": 8, "symmetric": True, "range": "dynamic"},
+        {"bits": 4, "symmetric": False, "range": "dynamic"},
+    ):
+        rules, told = (("dense", settings),), f"dense on a {settings['range']} range"
+        refused(told, f, frozen, x, tmp_path, ranges={}, rules=rules)
     refused("round no activation", f, frozen, x, tmp_path, rules=((".", None),))
     # What fake_quantize judges is judged the same way.
     refused("has no range", f, frozen, x, tmp_path, ranges={})

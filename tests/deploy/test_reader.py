@@ -81,6 +81,7 @@ def newer_kinds():
             "tied": reps.Tied("conv/cp"),
         },
         "product": reps.Codebook(codes[:10, :9], normal(16, 4), (2, 20, 9)),
+        "levels": reps.Levels(codes[:8, :9] % 9, np.float32([[0.5]]), "pow2_4"),
         "twice": kernel,
     }
 
@@ -277,6 +278,8 @@ def test_newer_kinds_are_read(tmp_path):
     rows = {row.path: row for row in reader.listing(tmp_path / "a")}
     what = {path: row.representation for path, row in rows.items()}
     assert what["conv/low"] == "LowRank 2 (Dense float32; Dense float32)"
+    assert what["levels"] == "Levels pow2_4"
+    np.testing.assert_array_equal(dense["levels"], expected["levels"])
     assert what["product"] == "Codebook of 16x4 (Dense float32)"
     assert what["twice"].endswith("Codebook of 16 (Quantized 5 bits)")
     assert what["conv/tied"] == "Tied to conv/cp" and rows["conv/tied"].nbytes == 0
@@ -462,12 +465,18 @@ def test_any_body_is_read_or_refused(data):
         (["d", ["b1", [100], "g"]], "does not end where|keeps|left|gaps|more in"),
         (["q", 64, 0, ["u1", [4]], ["f4", []], None], "codes of 64 bits"),
         (["c", ["u1", [8]], ["f4", [0]]], "outside its codebook"),
+        (["f", "x", 0, ["f4", [0]], ["u1", [4]], ["f4", []]], "outside its 0 levels"),
+        (["f", "x", 0, ["f4", [1]], ["i1", [0]], ["f4", []]], "codes of .* are bytes"),
+        (["f", "x", 0, ["f4", [1, 1]], ["u1", [0]], ["f4", []]], "a list of float32"),
+        (["f", "x", 3, ["f4", [1]], ["u1", [4, 1], 0], ["f4", []]], "groups of 3"),
+        (["f", 1, 0, ["f4", [1]], ["u1", [0]], ["f4", []]], "unknown representation"),
         (["d", ["u1", [4], True]], "a boolean stands where a number"),
         (["s", ["u1", [8]], ["d", 0]], "a mask is not of booleans"),
         (["+", ["d", ["f4", [2]]], ["d", ["f4", [0]]]], "not of one shape"),
         (["+", ["d", ["f4", [2]]]], "Sum does not take 1 parts"),
         (["u", *[["d", ["u1", [1, 1]]]] * 3], "do not multiply"),
         (["p", *[["d", ["u1", [1, 2]]]] * 4], "do not multiply"),
+        (["p", ["d", ["f8", []]], *[["d", ["u1", [0]]]] * 3], "do not multiply"),
         (["+", ["t", "w"], ["t", "w"]], "stands alone"),
         (["t", "v"], "not a weight of its own"),
         (["t", "w"], "not a weight of its own"),

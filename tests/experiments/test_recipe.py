@@ -105,7 +105,8 @@ def test_calibrate_finds_the_extremes_of_the_first_batches():
     made.fake_quantize.batches = 3
     module = jobs.mlp()
     params, variables = models.init(module, jax.random.key(0), jobs.SHAPE)
-    network = step.Network(models.make_apply(module))
+    apply = models.make_apply(module)
+    network = step.Network(apply, recipe.rules(made, made.only))
     ranges = recipe.calibrate(made, network, params, variables, DATA, 8)
     order = np.random.default_rng([0, 0]).permutation(jobs.EXAMPLES)[:24]
     images = (DATA.train.source.images[order].astype(np.float32) - 80) / 50
@@ -115,6 +116,7 @@ def test_calibrate_finds_the_extremes_of_the_first_batches():
     np.testing.assert_allclose(bounds["lhs"][1], images.max(), rtol=1e-6)
 
     made.fake_quantize.pattern = "logits"
+    network = step.Network(apply, recipe.rules(made, made.only))
     some = recipe.calibrate(made, network, params, variables, DATA, 8)
     assert len(some) == 1 and "logits" in next(iter(some))
 

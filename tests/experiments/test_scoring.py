@@ -1,5 +1,6 @@
 """What is measured for techniques, from a config: shapes beforehand, then values."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,9 @@ def config(technique="prune", changes=(), **settings):
     made.only.model.widths = (8,)
     made.prune.update(dict(schedule="", sparsity=0.5, distribution="global", batches=2))
     made.prune.rounds = 5
-    made.sparsegpt.batches = 2
+    for name in ("sparsegpt", "gptq", "adaround"):
+        made[name].batches = 2
+    made.adaround.steps = 5
     made[technique].update(settings)
     made.only.update(dict(changes))
     return made
@@ -128,6 +131,8 @@ def test_synflow_is_of_the_sparsity_asked_for():
 MEASURED = [("prune", {"score": s}) for s in ("snip", "grasp", "synflow", "obd")]
 MEASURED += [("prune", {"score": "wanda", "distribution": "output"})]
 MEASURED += [("sparsegpt", {}), ("factorize", {"weighting": "activations"})]
+MEASURED += [("gptq", {"rules": (("^dense_0/kernel", 3), ("kernel", 8))})]
+MEASURED += [("adaround", {})]
 
 
 @pytest.mark.parametrize("technique, settings", MEASURED)
@@ -169,6 +174,33 @@ def test_a_gram_over_all_rows_is_that_of_each_output():
     seen = w.reshape(6, 4)
     change = np.einsum("ni,iho->nho", x, w)
     np.testing.assert_allclose(np.trace(seen.T @ gram @ seen), (change**2).sum())
+
+
+@pytest.mark.slow
+def test_a_convolution_in_groups_is_measured_and_rounded():
+    class Grouped(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Conv(4, (1, 1), name="mix")(x)
+            x = nn.Conv(8, (3, 3), feature_group_count=4, name="depthwise")(x)
+            return nn.Dense(3, name="logits")(x.mean((1, 2))), {}
+
+    net, start = network(Grouped())
+    made = config("gptq", bits=3)
+    given = measure(made, DATA, net, start)
+    grams = given["gptq"]["grams"]
+    assert grams["depthwise/kernel"].shape == (4, 9, 9)
+    transform = recipe.build_chain(made, made.only, given).transform
+    rounded = transform.decode(*transform.encode(start[0]))
+    x = images(16)[0]
+    change = [net(p, *start[1:], x)[0][0] for p in (start[0], rounded)]
+    assert 0 < np.abs(change[0] - change[1]).max() < np.abs(change[0]).max()
+
+    made = config("factorize", weighting="activations", rank=1, budget=0.0)
+    with pytest.raises(
+        errors.UserError, match="factorize: depthwise/kernel has inputs"
+    ):
+        measure(made, DATA, net, start)
 
 
 def test_mistakes():

@@ -44,9 +44,10 @@ def test_a_mistaken_field_is_named(name, settings, message):
 
 def test_fields_are_those_of_a_config():
     assert {name: set(models.fields(name)) for name in models.MODELS} == {
-        "mlp": {"classes", "widths", "dropout"},
+        "mlp": {"classes", "widths", "dropout", "norm", "momentum"},
         "lenet5": {"classes", "widths", "dropout"},
         "cnn": {"classes", "widths", "depth", "dropout", "momentum"},
+        "resnet": {"classes", "depth", "widths", "momentum"},
         "transformer": {
             "classes",
             "layers",
@@ -146,7 +147,7 @@ def test_check_names_what_does_not_fit(random_weights):
 
 
 def test_bind_axis_touches_only_models_with_statistics():
-    plain = models.build("mlp", classes=3)
+    plain = models.build("lenet5", classes=3)
     assert models.bind_axis(plain, "batch") is plain
     module = models.build("cnn", classes=3)
     bound = models.bind_axis(module, "batch")

@@ -81,6 +81,7 @@ OPTIONS = {
     "group_lasso": {"groups": "in"},
     "l1": {},
     "l2": {},
+    "squared_hinge": {},
 }
 
 

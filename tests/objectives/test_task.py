@@ -117,3 +117,27 @@ def test_smoothing_out_of_range_is_named(value):
     message = r"cross_entropy.label_smoothing: expected a number in \[0, 1\), got"
     with pytest.raises(errors.UserError, match=message):
         task.cross_entropy(label_smoothing=value)
+
+
+def test_squared_hinge_is_the_sum_of_each_class_against_the_rest():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(20, 5)).astype(np.float32)
+    labels = rng.integers(5, size=20)
+    weight = rng.uniform(size=20).astype(np.float32)
+    batch = {"label": jnp.asarray(labels), "weight": jnp.asarray(weight)}
+    got = task.squared_hinge()((jnp.asarray(logits), {}), batch, {}, None)
+    total = 0.0
+    for row, label, w in zip(logits, labels, weight, strict=True):
+        for k, value in enumerate(row):
+            short = 1 - value if k == label else 1 + value
+            total += w * max(0.0, short) ** 2
+    np.testing.assert_allclose(got, total / weight.sum(), rtol=1e-5)
+
+
+def test_squared_hinge_literal():
+    # Beyond the margin on the right side: nothing. 0 for the label: 1; 0.5 for
+    # another class: 1.5 squared.
+    logits = jnp.float32([[1.0, -1.0, -7.0], [0.5, 0.0, -1.0]])
+    batch = {"label": jnp.int32([0, 1]), "weight": jnp.ones(2)}
+    got = task.squared_hinge()((logits, {}), batch, {}, None)
+    assert float(got) == (0 + 1 + 2.25) / 2

@@ -99,6 +99,43 @@ def test_convolution(padding, strides, dilation, pads):
     np.testing.assert_allclose(product.reshape(out.shape), out, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "groups, outputs", [(2, 4), pytest.param(6, 3, marks=pytest.mark.slow)]
+)
+def test_a_convolution_in_groups_has_one_statistic_a_group(groups, outputs):
+    """Depthwise or not, in each turn of a scan: as if each group were alone."""
+    width = 2 * 3  # features
+    x = normal(0, 2, 5, 4, width)
+    kernels = normal(1, 2, 3, 2, width // groups, groups * outputs)
+
+    def f(params, x):
+        def turn(total, w):
+            out = lax.conv_general_dilated(
+                x,
+                w,
+                (2, 1),
+                ((1, 1), (0, 1)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+            return total + jnp.mean(out), out
+
+        return lax.scan(turn, 0.0, params["w"])
+
+    found = inputs(f, both)({"w": kernels}, x)["w"]
+    assert found["norm"].shape == (2, groups, 3 * 2 * width // groups)
+    _, outs = f({"w": kernels}, x)
+    for g in range(groups):
+        mine = slice(g * width // groups, (g + 1) * width // groups)
+        rows = patches(x[..., mine], (3, 2), (2, 1), ((1, 1), (0, 1)))
+        for turn in range(2):
+            check(jax.tree.map(lambda s, t=turn, g=g: s[t, g], found), rows)
+            own = slice(g * outputs, (g + 1) * outputs)
+            w = np.asarray(kernels)[turn, ..., own].reshape(-1, outputs)
+            out = np.asarray(outs)[turn, ..., own].reshape(-1, outputs)
+            np.testing.assert_allclose(rows @ w, out, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_any_layout_of_a_convolution():
     """Channels first, the input dilated, as in a transposed convolution."""
@@ -197,7 +234,7 @@ def test_shared_and_scanned_weights():
 def test_what_cannot_be_observed_is_listed_with_the_reason():
     names = "tied turned both other whole pruned branch plain grouped"
     params = {name: normal(i, 4, 4) for i, name in enumerate(names.split())}
-    params["grouped"] = normal(20, 2, 2, 1, 4)
+    params["grouped"] = normal(20, 2, 2, 4, 4)
     params["whole"] = normal(22, 2, 4, 4)
 
     def f(params, x):
@@ -214,7 +251,7 @@ def test_what_cannot_be_observed_is_listed_with_the_reason():
             (1, 1),
             "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=4,
+            batch_group_count=2,
         )[:, 0, 0]
         out, _ = lax.scan(lambda x, w: (x @ w, None), out, params["whole"])
         return out + jnp.tile(x, 2) @ params["whole"].reshape(8, 4)
@@ -230,7 +267,7 @@ def test_what_cannot_be_observed_is_listed_with_the_reason():
         "whole": "it is used both whole and in the slices of a scan",
         "both": "it meets no data: both operands are weights",
         "branch": "inside a while or cond, which no statistics can leave",
-        "grouped": "a convolution in 4 groups, each with an input of its own",
+        "grouped": "a convolution whose batch is in 2 groups, one a kernel",
     }.items():
         assert left[name].endswith(why), (name, left[name])
     assert left["other"] == "enters no contraction as it is"
@@ -261,8 +298,9 @@ def test_the_program_is_only_read(case):
     for path, norm in found.items():
         if norm.ndim == 1:
             assert int(np.prod(shapes[path])) % norm.shape[0] == 0
-        else:
-            assert norm.shape[0] == shapes[path][0]
+        else:  # a turn of a scan each, or a group of a convolution
+            turns, groups = shapes[path][0], norm.shape[0]
+            assert groups == turns or shapes[path][-1] % groups == 0
     listed = {m.name for m in unfed(case.f)(*args, **case.kwargs)}
     assert listed == set(shapes) - set(found)
 

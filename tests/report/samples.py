@@ -92,6 +92,8 @@ def coverage():
         "sites": [
             {
                 "site": "hidden",
+                "weight": "hidden/kernel",
+                "weight_taken_by": "prune: kernel$",
                 "operand": "lhs",
                 "taken_by": "activations",
                 "bits": 8,
@@ -99,6 +101,8 @@ def coverage():
             },
             {
                 "site": "head",
+                "weight": "",
+                "weight_taken_by": "",
                 "operand": "lhs",
                 "taken_by": None,
                 "bits": None,

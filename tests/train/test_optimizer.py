@@ -18,6 +18,9 @@ RATES = {
     ("linear", 0.0): {0: 2.0, 25: 1.5, 100: 0.0},
     ("constant", 0.0): {0: 2.0, 99: 2.0},
     ("linear", 0.999): {0: 0.0, 50: 1.0, 100: 2.0},
+    # a fifth of the peak at the end
+    ("exponential", 0.0): {0: 2.0, 50: 2.0 * 0.2**0.5, 100: 0.4},
+    ("exponential", 0.1): {0: 0.0, 5: 1.0, 10: 2.0, 55: 2.0 * 0.2**0.5, 100: 0.4},
     # a fifth from step 30 on, a twenty-fifth from 60 on
     ("steps", 0.0): {0: 2.0, 29: 2.0, 30: 0.4, 59: 0.4, 60: 0.08, 100: 0.08},
     ("steps", 0.1): {0: 0.0, 5: 1.0, 10: 2.0, 29: 2.0, 31: 0.4, 60: 0.08},
@@ -138,6 +141,7 @@ def test_clip_limits_the_global_norm():
         (dict(decay="steps", drops=(0.3, 1.0)), "to below 1, and a factor"),
         (dict(decay="steps", drops=(0.1,), warmup=0.2), "from above warmup"),
         (dict(decay="steps", drops=(0.5,), factor=1.0), "and factor 1.0"),
+        (dict(decay="exponential", factor=1.5), "a factor between 0 and 1, got 1.5"),
     ],
 )
 def test_a_learning_rate_out_of_range(change, message):

@@ -48,6 +48,10 @@ MAKE = {
     "prune": lambda: T.prune(sparsity=0.5),
     "soft_movement": lambda: T.soft_movement(threshold=0.1, rate=1.0, strength=0.0),
     "quantize": lambda: T.quantize(bits=4, granularity="tensor"),
+    "lsq": lambda: T.lsq(bits=4),
+    "dorefa": lambda: T.dorefa(bits=3),
+    "levels": lambda: T.levels(format="binary", scale="mean", granularity="tensor"),
+    "binary_connect": lambda: T.binary_connect(stochastic=True, height=0.5),
     "acdc": lambda: T.acdc(sparsity=0.5, begin=1, period=1, end=4),
     "rigl": lambda: T.rigl(
         sparsity=0.5, distribution="layerwise", every=1, end=9, seed=0
@@ -58,6 +62,8 @@ MAKE = {
     "ste": lambda: T.ste(sparsity=0.5),
     "sr_ste": lambda: T.sr_ste(n=2, m=4),
     "sparsegpt": lambda: T.sparsegpt(sparsity=0.5, grams=GRAMS),
+    "gptq": lambda: T.gptq(bits=4, grams=GRAMS, granularity="tensor"),
+    "adaround": lambda: T.adaround(bits=4, grams=GRAMS, granularity="tensor", steps=9),
     "fixed": lambda: T.fixed(pattern="^head/kernel"),
     "tie": lambda: T.tie(layers=r"block_(\d+)/"),
     "share": lambda: T.share(bits=2),
@@ -119,7 +125,25 @@ PROMISES = {
     "tie": tied,
     "share": functools.partial(distinct, most=4),
     "quantize": functools.partial(distinct, most=15),
+    "levels": functools.partial(distinct, most=3),
+    "binary_connect": functools.partial(distinct, most=3),
+    "dorefa": functools.partial(distinct, most=8),
 }
+
+
+# Those that hand every zero below them on, leaf by leaf, where they keep its shape.
+ZEROS_STAY = (
+    *("keep", "prune", "soft_movement", "quantize", "acdc", "rigl", "set", "ste"),
+    *("sr_ste", "sparsegpt", "proximal", "l0", "variational", "tie"),
+)
+
+
+def same_zeros(below, above):
+    """What is zero in a technique's code is zero in what it decodes."""
+    for path, x in tree.flatten(above).items():
+        code = tree.flatten(below).get(path)
+        if code is not None and code.shape == x.shape:
+            assert not np.asarray(x)[np.asarray(code) == 0].any(), path
 
 
 def same_bytes(a, b):
@@ -177,11 +201,11 @@ def check(names, tmp_path, *, steps=1, gradients=True):
     # Each level's own output.
     out = code
     for name, part, state in zip(names[::-1], parts[::-1], states[::-1], strict=True):
-        out = part.decode(out, state)
+        below, out = out, part.decode(out, state)
         if name in PROMISES:
-            taken = {p: x for p, x in tree.flatten(out).items()}
-            PROMISES[name](taken)
-    # What is tied stays tied and what is zero stays zero, to the very weights.
+            PROMISES[name](tree.flatten(out))
+        if name in ZEROS_STAY:
+            same_zeros(below, out)
     size = artifact.save(tmp_path / "x.pare", frozen)
     assert size == (tmp_path / "x.pare").stat().st_size
     loaded = artifact.load(tmp_path / "x.pare")

@@ -196,9 +196,13 @@ def test_fixed_bits_are_not_moved():
         ({"bits": 4.5}, "quantize: bits is a whole number from 2 to 8, got 4.5"),
         (
             {"bits": 4, "granularity": "chanel"},
-            "unknown granularity 'chanel'; did you mean 'channel'?",
+            "quantize: unknown granularity 'chanel'; did you mean 'channel'?",
         ),
-        ({"bits": 4, "range": "mes"}, "unknown range 'mes'; did you mean 'mse'?"),
+        ({"bits": 4, "range": "mes"}, "range of quantize 'mes'; did you mean 'mse'?"),
+        (
+            {"bits": 4, "rounding": "stochastics"},
+            "unknown rounding of quantize 'stochastics'; did you mean 'stochastic'?",
+        ),
         ({"bits": 4, "group": 8}, "got group=8 and granularity='channel'"),
         ({"bits": 4, "granularity": "group"}, "got group=0 and granularity='group'"),
         (
@@ -249,6 +253,50 @@ def test_float16_is_refused_because_its_scales_underflow():
     params = {"layer": {"kernel": jnp.full((4, 2), 1e-3, jnp.float16)}}
     with pytest.raises(errors.UserError, match="layer/kernel is float16"):
         T.quantize(bits=8).encode(params)
+
+
+# Rounding up by chance.
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_stochastic_rounding_has_the_weight_as_its_mean(symmetric):
+    draws = 4000
+    w = np.float32([[-3.0], [-1.2], [-0.01], [0.0], [0.4], [1.5], [2.99]])
+    t = T.quantize(bits=3, symmetric=symmetric, rounding="stochastic")
+    code, state = t.encode({"kernel": jnp.asarray(w)})
+    keys = jax.random.split(KEY, draws)
+    drawn = jax.vmap(lambda k: t.sample(code, state, k)["kernel"])(keys)
+    drawn = np.asarray(drawn, np.float64)[..., 0]
+    step = 1.0 if symmetric else (2.99 + 3.0) / 7
+    places = drawn / step
+    np.testing.assert_allclose(places, np.rint(places), atol=1e-5)
+    assert (np.abs(drawn - w[:, 0]) < step + 1e-5).all()
+    assert not drawn[:, 3].any()
+    # The ends of an affine grid are rounded, so that they may lie a little inside.
+    inside = slice(None) if symmetric else slice(1, -1)
+    # A deviation is half a step at most; five of their means.
+    far = 5 * (step / 2) / draws**0.5
+    np.testing.assert_allclose(drawn.mean(0)[inside], w[inside, 0], atol=far)
+    # Decoding does not draw.
+    nearest = T.quantize(bits=3, symmetric=symmetric)
+    decoded = nearest.decode(code, state)["kernel"]
+    np.testing.assert_array_equal(t.decode(code, state)["kernel"], decoded)
+    assert nearest.sample is None
+
+
+@pytest.mark.slow
+def test_stochastic_rounding_passes_the_gradient_and_leaves_the_neighbours():
+    t = T.quantize(bits=4, granularity="group", group=4, rounding="stochastic")
+    code, state = t.encode(kernels())
+    upstream = kernels(7)
+    sampled, pull = jax.vjp(lambda c: t.sample(c, state, KEY), code)
+    jax.tree.map(np.testing.assert_array_equal, pull(upstream)[0], upstream)
+    for name, leaf in sampled.items():
+        w, got = np.asarray(code[name]["kernel"]), np.asarray(leaf["kernel"])
+        view, found = (x.reshape(3, 4, -1) for x in (w, got))
+        scale = np.abs(view).max(1, keepdims=True) / 7
+        assert (np.abs(found - view) < scale * 1.0001).all()
+        assert len(np.unique(np.rint(found / scale))) > 3
 
 
 # The range that rounds best.

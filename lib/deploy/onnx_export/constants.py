@@ -6,12 +6,13 @@ NumPy does what is common: JAX would compile each operation for each shape.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from lib.deploy.onnx_export.graph import Graph
-from lib.deploy.onnx_export.values import Const
+from lib.deploy.onnx_export.values import Codes, Const
 
 _FLOATS: dict[str, Callable[..., np.ndarray]] = {
     "div": np.divide,
@@ -42,9 +43,11 @@ def fold(
     """
     name, params = eqn.primitive.name, eqn.params
     arrays = [v.array for v in values]
-    shape, dtype = tuple(out.shape), np.dtype(out.dtype)
     if name in _SAME:
         return values[0]
+    if any(jax.dtypes.issubdtype(v.dtype, jax.dtypes.extended) for v in (*values, out)):
+        return _bound(eqn, arrays)
+    shape, dtype = tuple(out.shape), np.dtype(out.dtype)
     table = _ELEMENTS
     if dtype.kind == "f" and all(a.dtype.kind == "f" for a in arrays):
         table = {**_FLOATS, **_ELEMENTS}
@@ -67,14 +70,34 @@ def fold(
     if name == "reshape" and params["dimensions"] is None:
         return Const(arrays[0].reshape(shape), shape)
     if name == "transpose":
-        return Const(arrays[0].transpose(params["permutation"]), shape)
+        return _transposed(values[0], params["permutation"], shape)
     if name == "concatenate":
         return Const(np.concatenate(arrays, params["dimension"]), shape)
-    bound = eqn.primitive.get_bind_params(params)
-    found = eqn.primitive.bind(*map(jnp.asarray, arrays), **bound)
+    return _bound(eqn, [jnp.asarray(array) for array in arrays])
+
+
+def _bound(eqn: core.JaxprEqn, arrays: list[Any]) -> Const | list[Const]:
+    """Returns what JAX computes; keys of random numbers stay arrays of its own."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    found = eqn.primitive.bind(*arrays, **params)
     found = found if eqn.primitive.multiple_results else [found]
-    found = [Const(np.asarray(x), np.shape(x)) for x in found]
+    found = [
+        x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else np.asarray(x)
+        for x in found
+    ]
+    found = [Const(x, np.shape(x)) for x in found]
     return found if eqn.primitive.multiple_results else found[0]
+
+
+def _transposed(value: Const, axes: tuple[int, ...], shape: tuple[Any, ...]) -> Const:
+    """Returns a constant with its axes in another order, and what it is made of."""
+    codes, blocks = value.codes, value.blocks
+    return value._replace(
+        array=value.array.transpose(axes),
+        shape=shape,
+        codes=codes and Codes(*(x.transpose(axes) for x in codes)),
+        blocks=blocks and blocks.turned(lambda x: x.transpose(axes)),
+    )
 
 
 def _ranked(array: np.ndarray, shape: tuple[Any, ...]) -> np.ndarray:

@@ -1,8 +1,6 @@
 """dot_general and convolutions -> Gemm, MatMul and Conv, as floats or as integers.
 
-A contraction with a known weight is kept pending, so that constants which scale its
-channels or are added to them (biases, batch norm, the scale of attention) become part
-of its weight and bias.
+A contraction with a known weight is kept pending (`contraction.py`).
 """
 
 import math
@@ -11,100 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib.deploy.onnx_export import integers
+from lib.deploy.onnx_export.contraction import Contraction
 from lib.deploy.onnx_export.graph import Graph
 from lib.deploy.onnx_export.reshaped import Flat
 from lib.deploy.onnx_export.values import Codes, Const, Shape, Tensor, Value
 from lib.program import Site
-
-
-class Contraction(NamedTuple):
-    """A contraction with a weight: `(x * weight) * scale + offset`.
-
-    Attributes:
-      op: "Conv", "Gemm" or "MatMul".
-      x: name of its input, as the operator wants it.
-      grid: of that input, None if it is not rounded.
-      weight: float, as the operator wants it; its channels are on `axis`.
-      codes: what the weight is made of, where the input is rounded.
-      axis: 0 or 1.
-      scale, offset: float64, one for each channel.
-      channels: axes of the result that are the channels, as the program counts them.
-      attributes: of the operator.
-      split: shape of the operator's result where it is another one than Gemm gives.
-      shape, dtype, order: of the result.
-      site: name of the contraction.
-    """
-
-    op: str
-    x: str
-    grid: integers.Affine | None
-    weight: np.ndarray
-    codes: Codes | None
-    axis: int
-    scale: np.ndarray
-    offset: np.ndarray
-    channels: tuple[int, ...]
-    attributes: dict[str, Any]
-    split: Shape | None
-    shape: Shape
-    dtype: np.dtype
-    order: tuple[int, ...]
-    site: str
-
-    def folded(self, op: str, c: Const, *, swapped: bool) -> "Contraction | None":
-        """Returns it with `self op c` (swapped: `c op self`) made part of it.
-
-        Returns None if `c` differs within a channel, or stands below the fraction.
-        """
-        rank = len(self.shape)
-        array = c.array.reshape((1,) * (rank - c.array.ndim) + c.array.shape)
-        others = tuple(i for i in range(rank) if i not in self.channels)
-        if any(array.shape[i] != 1 for i in others) or (op == "div" and swapped):
-            return None
-        if self.dtype.kind != "f" or len(c.shape) not in (0, rank):
-            return None
-        shape = tuple(self.shape[i] for i in self.channels)
-        value = np.broadcast_to(array.squeeze(others), shape).ravel().astype(np.float64)
-        scale, offset = self.scale, self.offset
-        match op:
-            case "add":
-                offset = offset + value
-            case "sub" if swapped:
-                scale, offset = -scale, value - offset
-            case "sub":
-                offset = offset - value
-            case "mul":
-                scale, offset = scale * value, offset * value
-            case "div":
-                if not value.all():
-                    return None
-                scale, offset = scale / value, offset / value
-        return self._replace(scale=scale, offset=offset)
-
-    def force(self, graph: Graph) -> Tensor:
-        """Returns the tensor: one operator, and an Add where it has no bias."""
-        scope, graph.scope = graph.scope, self.site
-        bias = self.offset if self.offset.any() else None
-        extra = None
-        if self.op == "MatMul":
-            extra, bias = bias, None
-        if self.grid is None:
-            lengths = [1] * self.weight.ndim
-            lengths[self.axis] = -1
-            weight = self.weight.astype(np.float64) * self.scale.reshape(lengths)
-            names = [graph.array(weight, self.dtype)]
-            names += [] if bias is None else [graph.array(bias, self.dtype)]
-        else:
-            names = integers.weights(
-                graph, self.grid, self.codes, self.axis, self.scale, bias
-            )
-        name = graph.node(self.op, self.x, *names, **self.attributes)
-        if extra is not None:
-            name = graph.node("Add", name, graph.array(extra, self.dtype))
-        if self.split is not None:
-            name = graph.reshape(name, self.split)
-        graph.scope = scope
-        return Tensor(name, self.shape, self.dtype, self.order)
 
 
 class Contract(NamedTuple):
@@ -122,6 +31,7 @@ class Contract(NamedTuple):
         """Returns the result of a site."""
         # `preferred_element_type` may ask for another dtype than the operands have.
         operands = [_cast(graph, x, np.dtype(out.dtype)) for x in operands]
+        graph.scope = site.name  # until the next equation; nodes are found by it
         if site.primitive == "dot_general":
             return self._dot(graph, site, operands, out)
         return self._conv(graph, site, operands, out)
@@ -158,6 +68,9 @@ class Contract(NamedTuple):
                 found.scale.transpose(order), (*(1 for _ in w_sum), *channels)
             )
             codes = Codes(matrix(found.codes), each.reshape(outer))
+        blocks = None
+        if grid is None and w.blocks is not None:
+            blocks = w.blocks.turned(matrix)
         stored = tuple(range(len(kept) + len(channels)))
         if not last:  # the weight's axes come first in the program
             n = len(channels)
@@ -170,6 +83,7 @@ class Contract(NamedTuple):
             grid=grid,
             weight=matrix(w.array),
             codes=codes,
+            blocks=blocks,
             axis=1,
             scale=np.ones(outer),
             offset=np.zeros(outer),
@@ -180,6 +94,7 @@ class Contract(NamedTuple):
             dtype=np.dtype(out.dtype),
             order=stored,
             site=site.name,
+            accuracy=self.plan.accuracy,
         )
 
     def _rows(self, graph, x, free, summed, kept, inner):
@@ -242,6 +157,7 @@ class Contract(NamedTuple):
             grid=grid,
             weight=w.array.transpose(dims.rhs_spec),
             codes=codes,
+            blocks=None,
             axis=0,
             scale=np.ones(count),
             offset=np.zeros(count),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from lib.deploy.onnx_export.contractions import Contraction
+from lib.deploy.onnx_export.contraction import Contraction
 from lib.deploy.onnx_export.graph import Graph
 from lib.deploy.onnx_export.values import Const, Tensor, Value
 from lib.deploy.onnx_export.windows import Windows
@@ -121,6 +121,17 @@ def maximum(graph: Graph, params: Params, values: list[Value], out: Any) -> Valu
     return direct("max")(graph, params, values, out)
 
 
+def minimum(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
+    """The lesser; of a relu and a positive number it is one operator, that of relu6."""
+    for x, c in (values, values[::-1]):
+        node = graph.nodes.get(x.name) if isinstance(x, Tensor) else None
+        number = isinstance(c, Const) and c.array.size == 1 and c.dtype == np.float32
+        if number and c.array.item() > 0 and node is not None and node.op == "Relu":
+            zero, most = (graph.array(n, np.float32) for n in (0, c.array.item()))
+            return x._replace(name=graph.node("Clip", *node.inputs, zero, most))
+    return direct("min")(graph, params, values, out)
+
+
 def square(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
     """The product with itself."""
     return emit(graph, out, values, lambda x: graph.node("Mul", x, x))
@@ -229,6 +240,14 @@ def convert(graph: Graph, params: Params, values: list[Value], out: Any) -> Valu
     return emit(graph, out, values, lambda x: graph.node("Cast", x, to=to))
 
 
+def precision(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
+    """The value itself, where its dtype has no more digits than are kept."""
+    kept, info = (params["exponent_bits"], params["mantissa_bits"]), np.finfo(out.dtype)
+    if kept != (info.nexp, info.nmant):
+        raise graph.fail("reduce_precision drops digits", "convert to another dtype")
+    return values[0]
+
+
 def same(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
     """The value itself."""
     return values[0]
@@ -251,8 +270,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "integer_pow": integer_pow,
     "log1p": log1p,
     "max": maximum,
+    "min": minimum,
     "ne": not_equal,
     "optimization_barrier": barrier,
+    "reduce_precision": precision,
     "rem": remainder,
     "round": rounded,
     "rsqrt": rsqrt,

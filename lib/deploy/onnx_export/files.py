@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from lib import errors, files, program, representations
-from lib.deploy.onnx_export import fused, integers, packages, spelt
-from lib.deploy.onnx_export.values import known
+from lib.deploy.onnx_export import fused, integers, nbits, packages, spelt
+from lib.deploy.onnx_export.values import Tensor, known
 from lib.deploy.onnx_export.walk import Walked, any_batch, batched, flat_constants, walk
 
 Path = str | os.PathLike[str]
@@ -44,6 +44,8 @@ def export_int8(
     *,
     ranges: program.Ranges,
     rules: Sequence[program.Rule],
+    points: str = "inputs",
+    factored: bool = False,
     path: Path,
 ) -> int:
     """Writes `fake_quantize(f, ranges, rules)` with integer contractions.
@@ -61,8 +63,13 @@ def export_int8(
         matter.
       example: as for `export`.
       ranges: of the activations, as `program.calibrate` returns them.
-      rules: for `program.fake_quantize`, with bits=8 and symmetric=False; sites with a
-        rule of None stay in float.
+      rules: for `program.fake_quantize`; sites with a rule of None stay in float. With
+        bits=8 and symmetric=False rounding is one operator, else two.
+      points: of `program.POLICIES`, as the ranges are calibrated. With "adds" residual
+        additions are integers too where their result is rounded.
+      factored: export `program.run_factored(f)`: weights that are products of factors
+        run factor by factor where that is less work (`program.factored` says). The
+        ranges are those of that function, on `program.keep_factors(f)(frozen, x)`.
       path: as for `export`.
 
     Returns:
@@ -73,12 +80,58 @@ def export_int8(
         integer kernels take.
     """
     params = representations.thaw(frozen)
+    if factored:
+        one = jax.ShapeDtypeStruct((1, *example.shape[1:]), example.dtype)
+        params = program.keep_factors(f)(frozen, one)
+        f = program.run_factored(f)
     with any_batch():
-        plan = integers.plan(f, params, batched(example), ranges, rules)
+        plan = integers.plan(f, params, batched(example), ranges, rules, points)
     weights = flat_constants(integers.constants(frozen), params)
     walked = _walked(f, params, weights, example, plan)
     spelt.spell(walked.graph, {getattr(x, "name", "") for _, x in walked.outputs})
     return _write(walked, path)
+
+
+def export_weight_only(
+    f: Callable[..., Any],
+    frozen: representations.Frozen,
+    example: Any,
+    *,
+    accuracy: int = 4,
+    path: Path,
+) -> int:
+    """Writes `f` with the weights of its matrix products in 4 or 8 bits.
+
+    What is `Quantized` to at most 4 bits is stored in 4, else in 8, as the operator
+    `MatMulNBits` of ONNX Runtime reads it; scales may be of the tensor, of channels, or
+    of groups of 16, 32, 64, 128 or 256. Weights of convolutions, and what fits no
+    blocks, are floats. A `Quantized` table that rows are gathered from is int8.
+
+    Args:
+      f: pure, `f(params, x)`.
+      frozen: nested dict of representations, what `params` is frozen to.
+      example: as for `export`.
+      accuracy: 4 lets the runtime round activations to 8 bits, each block for itself,
+        which is faster; 1 keeps them in float32.
+      path: as for `export`.
+
+    Returns:
+      The length of the file in bytes.
+
+    Raises:
+      UserError: as `export`; or accuracy is another number, or nothing is Quantized.
+    """
+    if accuracy not in (1, 4):
+        raise errors.UserError(f"ONNX export: accuracy is 1 or 4, got {accuracy}")
+    params = representations.thaw(frozen)
+    made = nbits.constants(frozen)
+    if not any(weight.blocks for weight in made.values()):
+        raise errors.UserError(
+            "ONNX export: no weight is stored as Quantized; quantize some, or export "
+            "floats"
+        )
+    plan = integers.Plan({}, accuracy=accuracy)
+    return _write(_walked(f, params, flat_constants(made, params), example, plan), path)
 
 
 def _walked(*args: Any) -> Walked:
@@ -87,6 +140,8 @@ def _walked(*args: Any) -> Walked:
         walked = walk(*args)
     outputs = [(name, walked.graph.force(x)) for name, x in walked.outputs]
     fused.fuse(walked.graph)
+    # What was joined has users no more, and `spelt` looks at who uses what.
+    walked.graph.prune([x.name for _, x in outputs if isinstance(x, Tensor)])
     return walked._replace(outputs=outputs)
 
 

@@ -30,6 +30,8 @@ SOFTMAX: Pattern = (
 _CUBE: Pattern = ("Mul", ("Mul", "x", "x"), "x")
 _BENT: Pattern = ("Mul", np.sqrt(2 / np.pi), ("Add", "x", ("Mul", 0.044715, _CUBE)))
 GELU: Pattern = ("Mul", "x", ("Mul", 0.5, ("Add", 1.0, ("Tanh", _BENT))))
+_TAIL: Pattern = ("Sub", 1.0, ("Erf", ("Mul", ("Neg", "x"), np.sqrt(0.5))))
+GELU_OF_ERF: Pattern = ("Mul", ("Mul", 0.5, "x"), _TAIL)
 
 _MEAN: Pattern = ("Div", ("ReduceSum", "x", "axes"), "count")
 _SQUARES: Pattern = ("Div", ("ReduceSum", ("Mul", "x", "x"), "axes"), "count")
@@ -60,6 +62,10 @@ def _gelu(graph: Graph, found: Found) -> Node | None:
     return Node("Gelu", (found["x"],), (("approximate", "tanh"),))
 
 
+def _gelu_of_erf(graph: Graph, found: Found) -> Node | None:
+    return Node("Gelu", (found["x"],), ())
+
+
 def _layer_norm(graph: Graph, found: Found) -> Node | None:
     known = [graph.arrays.get(found[k]) for k in ("scale", "bias", "epsilon", "count")]
     axes = graph.arrays[found["axes"]]
@@ -78,6 +84,7 @@ def _layer_norm(graph: Graph, found: Found) -> Node | None:
 RULES: list[tuple[Pattern, Callable[[Graph, Found], Node | None]]] = [
     (SOFTMAX, _softmax),
     (GELU, _gelu),
+    (GELU_OF_ERF, _gelu_of_erf),
     (LAYER_NORM, _layer_norm),
 ]
 

@@ -12,6 +12,8 @@ from lib.deploy.onnx_export.values import Const, Shape, Tensor, Value
 # Opset 21 adds nothing that is used here, and ONNX Runtime had errors with its Q/DQ.
 OPSET = 20
 IR_VERSION = 9  # that of opset 20
+# Operators that are not ONNX's own, and whose they are.
+DOMAINS = {"MatMulNBits": "com.microsoft"}
 BATCH = "batch"
 
 
@@ -40,6 +42,7 @@ class Graph:
         self._batch_source = batch_source
         self._outputs: dict[Node, str] = {}
         self._consts: dict[Any, str] = {}
+        self._further: dict[str, tuple[str, ...]] = {}  # of nodes of several outputs
 
     def fail(self, what: str, instead: str) -> errors.UserError:
         """Returns the error that something in the current scope cannot be exported."""
@@ -58,6 +61,22 @@ class Graph:
             self._outputs[node] = name
             self.nodes[name] = node
         return self._outputs[node]
+
+    def has(self, op: str, *inputs: str) -> bool:
+        """Returns whether a node without attributes is there already."""
+        return Node(op, inputs, ()) in self._outputs
+
+    def nodes_of(self, op: str, *inputs: str, further: tuple[str, ...]) -> list[str]:
+        """Adds a node of several outputs; returns their names.
+
+        Args:
+          op: the operator.
+          *inputs: names.
+          further: what is appended to the first name for each further output.
+        """
+        first = self.node(op, *inputs)
+        self._further[first] = tuple(first + end for end in further)
+        return [first, *self._further[first]]
 
     def array(self, array: Any, dtype: Any = None) -> str:
         """Returns the name of an initialiser; equal arrays are stored once."""
@@ -144,7 +163,12 @@ class Graph:
         kept = self._needed([name for name, _ in outputs])
         nodes = [
             helper.make_node(
-                n.op, list(n.inputs), [out], name=out, **dict(n.attributes)
+                n.op,
+                list(n.inputs),
+                [out, *self._further.get(out, ())],
+                name=out,
+                domain=DOMAINS.get(n.op, ""),
+                **dict(n.attributes),
             )
             for out, n in self.nodes.items()
             if out in kept
@@ -163,9 +187,17 @@ class Graph:
         return helper.make_model(
             graph,
             producer_name="pare",
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, OPSET if not domain else 1)
+                for domain in sorted({"", *(node.domain for node in nodes)})
+            ],
             ir_version=IR_VERSION,
         )
+
+    def prune(self, outputs: list[str]) -> None:
+        """Drops the nodes that these values do not need."""
+        kept = self._needed(outputs)
+        self.nodes = {name: node for name, node in self.nodes.items() if name in kept}
 
     def _info(self, helper: Any, name: str, value: Value) -> Any:
         kind = self.kind(value.dtype)
@@ -175,8 +207,10 @@ class Graph:
     def _needed(self, outputs: list[str]) -> set[str]:
         """Returns the names that the outputs depend on."""
         needed, open_ = set(), list(outputs)
+        first = {name: out for out, more in self._further.items() for name in more}
         while open_:
             name = open_.pop()
+            name = first.get(name, name)
             if name not in needed:
                 needed.add(name)
                 open_ += self.nodes[name].inputs if name in self.nodes else ()

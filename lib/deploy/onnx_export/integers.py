@@ -1,6 +1,6 @@
 """Activations and weights as integers: Q/DQ pairs that ONNX Runtime fuses.
 
-Each rounded activation passes a QuantizeLinear and a DequantizeLinear, and its weight
+Each rounded activation passes a Q/DQ pair (`rounding.py`), and its weight
 is a DequantizeLinear of int8 codes, one scale a channel. The runtime makes an integer
 kernel of DequantizeLinear, contraction, QuantizeLinear; whatever does not match that
 pattern runs in float, and slower than a float file. So: activations are uint8, weights
@@ -15,27 +15,36 @@ import jax
 import numpy as np
 
 from lib import errors, numerics, program, representations, tree
+from lib.deploy.onnx_export import rounding
 from lib.deploy.onnx_export.graph import Graph
+from lib.deploy.onnx_export.rounding import Affine, Dynamic
 from lib.deploy.onnx_export.values import Codes, Const
 
+_PRODUCTS = (
+    representations.LowRank,
+    representations.Tucker,
+    representations.CP,
+    representations.Sum,
+)
 _MOST_BIAS = 2.0**30  # of int32, with room for the sum that it is added to
 
 
-class Affine(NamedTuple):
-    """`x ~ (code - zero_point) * scale` with codes from 0 to 255."""
-
-    scale: np.ndarray  # float32 scalar
-    zero_point: np.ndarray  # uint8 scalar
-
-
 class Plan(NamedTuple):
-    """Which operands are rounded: {(site, "lhs" or "rhs"): grid}."""
+    """Which operands are rounded, and how.
 
-    grids: Mapping[tuple[str, str], Affine]
+    Attributes:
+      grids: {(site, "lhs" or "rhs"): grid}.
+      points: the policy by which the sites are named.
+      accuracy: accuracy_level of MatMulNBits.
+    """
+
+    grids: Mapping[tuple[str, str], Affine | Dynamic]
+    points: str = "inputs"
+    accuracy: int = 0
 
     def rounded(
         self, graph: Graph, site: program.Site, side: str, name: str
-    ) -> tuple[str, Affine | None]:
+    ) -> tuple[str, Affine | Dynamic | None]:
         """Returns an operand's name behind its Q/DQ pair, and its grid.
 
         Both are what they were, and None, where the operand is not rounded.
@@ -43,9 +52,7 @@ class Plan(NamedTuple):
         grid = self.grids.get((site.name, side))
         if grid is None:
             return name, None
-        s, z = graph.array(grid.scale), graph.array(grid.zero_point)
-        quantized = graph.node("QuantizeLinear", name, s, z)
-        return graph.node("DequantizeLinear", quantized, s, z), grid
+        return rounding.point(graph, name, grid)
 
 
 def plan(
@@ -54,36 +61,50 @@ def plan(
     example: Any,
     ranges: program.Ranges,
     rules: Sequence[program.Rule],
+    points: str,
 ) -> Plan:
-    """Returns what `program.fake_quantize(f, ranges, rules)` rounds, as grids.
+    """Returns what `program.fake_quantize` with these arguments rounds, as grids.
 
     Raises:
-      UserError: as `fake_quantize`; or a rule asks for something else than affine
-        grids of 8 bits, or no site is rounded.
+      UserError: as `fake_quantize`; or a rule asks for a range that no file holds, or
+        no site is rounded.
     """
     # It judges rules and ranges; nothing is computed.
-    jax.eval_shape(program.fake_quantize(f, ranges, rules), params, example)
+    rounded = program.fake_quantize(f, ranges, rules, points=points)
+    jax.eval_shape(rounded, params, example)
     grids = {}
-    for row in program.coverage(f, rules)(params, example):
+    for row in program.coverage(f, rules, points=points)(params, example):
         settings = next((s for pattern, s in rules if pattern == row.rule), None)
         for side in row.operands:
-            if settings["symmetric"] or settings["bits"] != 8:
-                raise errors.UserError(
-                    f"ONNX export: rule {row.rule!r} rounds {row.site} to "
-                    f"{settings['bits']} bits, symmetric={settings['symmetric']}; "
-                    "integer kernels take bits=8 and symmetric=False"
-                )
-            low, high = (np.asarray(bound) for bound in ranges[row.site][side])
-            grid = numerics.grid(low, high, 8, symmetric=False)
-            grids[row.site, side] = Affine(
-                np.asarray(grid.scale, np.float32),
-                np.asarray(grid.zero_point).astype(np.uint8),
-            )
+            grids[row.site, side] = _grid(row, settings, ranges, side)
     if not grids:
         raise errors.UserError(
             "ONNX export: the rules round no activation; export floats instead"
         )
-    return Plan(grids)
+    return Plan(grids, points)
+
+
+def _grid(
+    row: program.Row, settings: Any, ranges: program.Ranges, side: str
+) -> Affine | Dynamic:
+    """Returns the grid of one operand."""
+    bits, symmetric = settings["bits"], settings["symmetric"]
+    where = settings.get("range", "static")
+    if where == "dynamic" and bits == 8 and not symmetric:
+        return Dynamic()
+    if where != "static":
+        raise errors.UserError(
+            f"ONNX export: rule {row.rule!r} rounds {row.site} on a {where} range, "
+            f"bits={bits}, symmetric={symmetric}; the runtime takes static ranges, or "
+            "dynamic ones with bits=8 and symmetric=False"
+        )
+    low, high = (np.asarray(bound) for bound in ranges[row.site][side])
+    if low.ndim:
+        raise errors.UserError(
+            f"ONNX export: {row.site} has a range for each of {low.size} turns of a "
+            "scan; write the loop out in Python"
+        )
+    return rounding.affine(numerics.grid(low, high, bits, symmetric=symmetric))
 
 
 def constants(frozen: representations.Frozen) -> dict[str, Const]:
@@ -93,9 +114,24 @@ def constants(frozen: representations.Frozen) -> dict[str, Const]:
     for path, rep in flat.items():
         while isinstance(rep, representations.Tied):
             rep = flat[rep.path]
+        found.update(_parts(path, path, rep))
         array = representations.materialize(rep)
         codes, why = _codes(rep)
         found[path] = Const(array, array.shape, codes, f"({path}) {why}")
+    return found
+
+
+def _parts(path: str, of: str, rep: representations.Representation) -> dict[str, Const]:
+    """Returns {path: weight} of the factors and summands of a weight, at any depth."""
+    found = {}
+    if isinstance(rep, _PRODUCTS):
+        for name in rep.__dataclass_fields__:
+            part = getattr(rep, name)
+            array = representations.materialize(representations.of(part))
+            codes, why = _codes(representations.of(part))
+            below = f"{path}/{name}"
+            found[below] = Const(array, array.shape, codes, f"({name} of {of}) {why}")
+            found.update(_parts(below, of, part))
     return found
 
 
@@ -141,7 +177,7 @@ def codes(site: program.Site, weight: Const, channels: Sequence[int]) -> Codes:
 
 def weights(
     graph: Graph,
-    grid: Affine,
+    grid: Affine | Dynamic,
     made: Codes,
     axis: int,
     factor: np.ndarray,
@@ -164,7 +200,10 @@ def weights(
     whole = np.where(scale.reshape(lengths) < 0, -whole, whole)
     scale = np.abs(scale)
     least = np.full_like(scale, 2 * np.finfo(np.float32).tiny)
-    if bias is not None:  # it must fit int32 in steps of the input's times this scale
+    known = isinstance(grid, Affine)
+    if (
+        bias is not None and known
+    ):  # it must fit int32 in steps of the input's times this scale
         least = np.maximum(least, np.abs(bias) / (_MOST_BIAS * float(grid.scale)))
     shrunk = scale < least
     ratio = np.where(shrunk, scale / least, 1.0)
@@ -173,7 +212,9 @@ def weights(
     s = graph.array(scale)
     zeros = graph.array(np.zeros(scale.shape, np.int8))
     names = [graph.node("DequantizeLinear", graph.array(whole), s, zeros, axis=axis)]
-    if bias is not None:
+    if bias is not None and not known:
+        names.append(graph.array(bias, np.float32))
+    elif bias is not None:
         steps = grid.scale * scale  # in float32, as the runtime has it
         s = graph.array(steps)
         b = graph.array(np.rint(bias / steps.astype(np.float64)).astype(np.int32))

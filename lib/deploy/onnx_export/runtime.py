@@ -14,6 +14,8 @@ FLOATS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul")
 FLOATS += ("FusedMatMul", "ConvTranspose", "Einsum")
 INTEGERS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
 INTEGERS += ("ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+# With a weight of few bits and activations in float.
+FEW_BITS = ("MatMulNBits",)
 
 Path = str | os.PathLike[str]
 
@@ -45,6 +47,19 @@ def session(path: Path, *, threads: int = 1, optimized: Path | None = None) -> A
         raise errors.UserError(f"ONNX Runtime does not take {path}: {e}") from e
 
 
+def nodes(path: Path) -> list[tuple[str, str]]:
+    """Returns (operator, name) of each node of the graph that the runtime runs.
+
+    A name begins with the scope that the node comes from, mostly.
+    """
+    onnx = packages.require("onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = pathlib.Path(folder) / "optimized.onnx"
+        session(path, optimized=optimized)
+        graph = onnx.load(optimized).graph
+    return [(node.op_type, node.name) for node in graph.node]
+
+
 def operators(path: Path) -> collections.Counter[str]:
     """Returns how often each operator stands in the graph that the runtime runs.
 
@@ -52,12 +67,7 @@ def operators(path: Path) -> collections.Counter[str]:
     counted among `INTEGERS`: one that is counted among `FLOATS` converts its operands
     to float at every call.
     """
-    onnx = packages.require("onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = pathlib.Path(folder) / "optimized.onnx"
-        session(path, optimized=optimized)
-        graph = onnx.load(optimized).graph
-    return collections.Counter(node.op_type for node in graph.node)
+    return collections.Counter(op for op, _ in nodes(path))
 
 
 def contractions(path: Path) -> tuple[int, int]:

@@ -13,8 +13,7 @@ from lib.deploy.onnx_export.graph import Graph, Node
 
 # What the runtime carries quantized values through, so that what is behind it is what
 # rounds the result of a convolution.
-_THROUGH = ("Relu", "MaxPool", "Transpose", "Reshape")
-
+_THROUGH = ("Relu", "Clip", "MaxPool", "Transpose", "Reshape")
 
 # What the runtime joins to a Gemm before it looks for integers.
 _ACTIVATIONS = {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "HardSigmoid"}
@@ -25,8 +24,9 @@ def spell(graph: Graph, outputs: Collection[str]) -> None:
 
     A convolution has no integer kernel with a result in float, and ConvInteger takes
     three times the time of a Conv of floats: it becomes a matrix product of shifted
-    slices. One in groups is left alone, and runs in float. A Gemm that an activation
-    follows becomes a MatMul of three axes, which the runtime does not join to that.
+    slices. One in groups runs in float, and gets weights in float, which are not
+    dequantized at each call then. A Gemm that an activation follows, or whose input has
+    a dynamic range, becomes a MatMul of three axes, which the runtime leaves as it is.
 
     Args:
       graph: all of it.
@@ -47,7 +47,7 @@ def spell(graph: Graph, outputs: Collection[str]) -> None:
             if node.op == "QuantizeLinear":
                 fits = not relu or graph.arrays[node.inputs[2]] == 0
             else:
-                below = relu or node.op == "Relu"
+                below = relu or node.op in ("Relu", "Clip")
                 fits = node.op in _THROUGH and is_rounded(out, below)
             if not fits:
                 return False
@@ -59,19 +59,28 @@ def spell(graph: Graph, outputs: Collection[str]) -> None:
     for out, node in before.items():
         whole = node.op in ("Conv", "Gemm") and dequantized(node.inputs[0])
         if whole and not is_rounded(out):
+            graph.scope = out.rpartition("/")[0]
             if node.op == "Conv":
                 node = _conv(graph, before, node)
-            elif _ACTIVATIONS & {before[user].op for user in users.get(out, ())}:
+            elif _dynamic(before, node) or _ACTIVATIONS & {
+                before[user].op for user in users.get(out, ())
+            }:
                 node = _gemm(graph, before, node)
         graph.nodes[out] = node
+
+
+def _dynamic(nodes: Mapping[str, Node], node: Node) -> bool:
+    """Returns whether the input of a node has a range of its own at each call."""
+    codes = nodes[node.inputs[0]].inputs[0]
+    return codes in nodes and nodes[codes].op == "DynamicQuantizeLinear"
 
 
 def _gemm(graph: Graph, nodes: Mapping[str, Node], node: Node) -> Node:
     """Returns the last of the nodes that compute a Gemm; the others are added."""
     axis = graph.array([0], np.int64)
-    y = graph.node(
-        "MatMul", graph.node("Unsqueeze", node.inputs[0], axis), node.inputs[1]
-    )
+    codes, *grid = nodes[node.inputs[0]].inputs
+    x = graph.node("Unsqueeze", codes, axis)
+    y = graph.node("MatMul", graph.node("DequantizeLinear", x, *grid), node.inputs[1])
     if len(node.inputs) == 3:
         y = graph.node("Add", y, graph.array(_bias(graph, nodes, node)))
     return Node("Squeeze", (y, axis), ())
@@ -79,6 +88,8 @@ def _gemm(graph: Graph, nodes: Mapping[str, Node], node: Node) -> Node:
 
 def _bias(graph: Graph, nodes: Mapping[str, Node], node: Node) -> np.ndarray:
     """Returns the bias of a node of integers, in float32."""
+    if node.inputs[2] in graph.arrays:
+        return graph.arrays[node.inputs[2]]
     b, s, _ = nodes[node.inputs[2]].inputs
     return (graph.arrays[b] * graph.arrays[s].astype(np.float64)).astype(np.float32)
 
@@ -88,9 +99,13 @@ def _conv(graph: Graph, nodes: Mapping[str, Node], node: Node) -> Node:
     x, s_x, z_x = nodes[node.inputs[0]].inputs
     w, s_w, z_w = nodes[node.inputs[1]].inputs
     how = dict(node.attributes)
-    if how["group"] > 1:
-        return node
     codes = graph.arrays[w]
+    if how["group"] > 1:
+        lengths = (-1, *(1 for _ in codes.shape[1:]))
+        arrays = [codes * graph.arrays[s_w].reshape(lengths)]
+        if len(node.inputs) == 3:
+            arrays.append(_bias(graph, nodes, node))
+        return node._replace(inputs=(node.inputs[0], *map(graph.array, arrays)))
     axes = list(range(2, codes.ndim))
     taps = _taps(graph, graph.node("Transpose", x, perm=[0, *axes, 1]), z_x, how)
     rows = graph.node("Concat", *taps, axis=-1) if len(taps) > 1 else taps[0]

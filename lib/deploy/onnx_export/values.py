@@ -35,12 +35,14 @@ class Const(NamedTuple):
       shape: as the program has it.
       codes: what the array is made of, where that is known.
       why: where it is not known, what the array is instead, for a message.
+      blocks: `nbits.Blocks`, where it is to be stored as such.
     """
 
     array: np.ndarray
     shape: Shape
     codes: Codes | None = None
     why: str = "is computed in the program"
+    blocks: Any = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -10,8 +10,18 @@ import numpy as np
 from jax.extend import core
 
 from lib import errors
-from lib.deploy.onnx_export import constants, elementwise, graph, reshaped, windows
-from lib.deploy.onnx_export.contractions import Contract, Contraction
+from lib.deploy.onnx_export import (
+    constants,
+    elementwise,
+    graph,
+    reshaped,
+    rounding,
+    sums,
+    tables,
+    windows,
+)
+from lib.deploy.onnx_export.contraction import Contraction
+from lib.deploy.onnx_export.contractions import Contract
 from lib.deploy.onnx_export.values import Const, Tensor, Value, known, tensor
 from lib.program import flow
 from lib.program.sites import Block, Site, read
@@ -20,7 +30,9 @@ from lib.program.sites import Block, Site, read
 RULES: dict[str, Callable[..., Any]] = {
     **elementwise.RULES,
     **reshaped.RULES,
+    **rounding.RULES,
     **windows.RULES,
+    **tables.RULES,
 }
 INPUT, OUTPUT = "input", "output"
 
@@ -66,7 +78,7 @@ def walk(
     Raises:
       UserError: the program holds what has no rule, or what its rule does not take.
     """
-    program = read(f, (params, batched(example)), {})
+    program = read(f, (params, batched(example)), {}, points=how.points)
     x = tensor(INPUT, program.leaves[-1].shape, example.dtype)
     walker = _Walker(graph.Graph(INPUT), Contract(how))
     outs = walker.run(program.block, [*weights, x], "")
@@ -126,10 +138,18 @@ class _Walker(NamedTuple):
             return self.run(block, values, self.graph.scope)
         if not eqn.effects and all(isinstance(v, Const) for v in values):
             found = constants.fold(self.graph, eqn, values, out)
+        elif isinstance(step, Site) and name == "add":
+            found = sums.add(self.graph, self.contract.plan, step, values, out)
         elif isinstance(step, Site):
             found = self.contract(self.graph, step, values, out)
         elif name in RULES:
             found = RULES[name](self.graph, eqn.params, values, out)
+        elif name in ("scan", "while", "cond"):
+            raise self.graph.fail(
+                f"a {name} is control flow, of which the file would hold no integers",
+                "write the loop or the choice out in Python (of a recurrent network: "
+                "one cell a step), or serve the model with jax.export",
+            )
         else:
             raise self.graph.fail(
                 f"primitive {name!r} has no rule",
@@ -140,6 +160,10 @@ class _Walker(NamedTuple):
 
 
 def flat_constants(weights: Mapping[str, Const], params: Any) -> list[Const]:
-    """Returns the weights in the order of the leaves of a nested dict of them."""
+    """Returns the weights in the order of the leaves of `params`.
+
+    A leaf is found by its path, through dicts and the fields of products.
+    """
     paths = jax.tree_util.tree_leaves_with_path(params)
-    return [weights["/".join(key.key for key in path)] for path, _ in paths]
+    named = (jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in paths)
+    return [weights[name] for name in named]

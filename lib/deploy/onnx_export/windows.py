@@ -176,7 +176,7 @@ def gathered(graph: Graph, params: Params, values: list[Value], out: Any) -> Val
     if found is None:
         raise graph.fail(
             "gather is at places that are no regular grid or depend on data",
-            "index with slices, or multiply with a one-hot matrix",
+            "index with slices, or take whole rows of the first axis",
         )
     rows, dropped = found
     start, strides, shape = (tuple(column) for column in zip(*rows, strict=True))

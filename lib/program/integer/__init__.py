@@ -1,0 +1,1 @@
+"""Contractions on integers: the codes that a rounded program multiplies, as int8."""
