@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from experiments import preparing, recipe, scoring, shipping
 from lib import errors, models, objectives, program, transforms
 from lib.data import dataset
+from lib.models import foreign
 from lib.report import progress
 from lib.train import parallel, step
 
@@ -81,6 +82,11 @@ def _stage(config: Any, index: int, name: str) -> None:
                 f"{name}.{role} {other!r} is no earlier stage; "
                 f"{errors.hint(other, earlier)}"
             )
+    if stage.start and stage.weights:
+        raise errors.UserError(
+            f"{name} starts from stage {stage.start!r} and from weights "
+            f"{stage.weights!r}; give one of the two"
+        )
     if stage.steps < 0:
         raise errors.UserError(f"{name}.steps is at least 0, got {stage.steps}")
     if stage.use not in ("last", "best"):
@@ -117,6 +123,8 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
             shapes[name] = shapes[stage.start]
         else:
             module = recipe.build_model(stage.model, data.classes)
+            if stage.weights:  # what does not fit is told before any compute
+                foreign.load(stage.weights, module, data.shape)
             key = jax.eval_shape(lambda: jax.random.key(0))
             shapes[name] = jax.eval_shape(
                 lambda k, m=module: models.init(m, k, data.shape), key

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from experiments import check, packing, preparing, recipe, scoring, workdir
 from lib import files, models
 from lib.data import dataset, pipeline, splits
+from lib.models import foreign
 from lib.report import metrics, progress
 from lib.train import checkpoint, evaluate, loop, parallel, step
 
@@ -123,11 +124,13 @@ def _start(
 def _weights(
     config: Any, data: dataset.Dataset, stage: check.Stage, at: pathlib.Path
 ) -> tuple[Any, Any]:
-    """Returns the (params, variables) of an earlier stage, or fresh ones."""
+    """Returns the (params, variables) of an earlier stage or a file, or fresh ones."""
     settings = config[stage.name]
     if settings.start:
         start = packing.load(workdir.artifact_path(at, settings.start))
         return start.params, start.variables
+    if settings.weights:
+        return foreign.load(settings.weights, stage.module, data.shape)
     key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
     # Barely optimised: it runs once, and compiling is what takes time.
     fresh = jax.jit(
