@@ -84,7 +84,7 @@ def main(argv):
 def usage():
     """Returns the text of --help: what to run, and on what."""
     lines = [__doc__, "experiments:"]
-    lines += [f"  {name:<12}{what}" for name, what in EXPERIMENTS.items()]
+    lines += [f"  {name:<15}{what}" for name, what in EXPERIMENTS.items()]
     lines.append("\nconfigs:")
     for path in command_line.configs():
         first = path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import compress, packing, recipe, scoring, workdir
+from experiments import compress, packing, recipe, scoring, targets, workdir
 from experiments.benchmarks import ptq_peers
 from lib import errors, files
 from lib.data import dataset, pipeline
@@ -57,6 +57,8 @@ def check(config: Any) -> None:
     """Raises a `UserError` for peers or stages that are not there."""
     for name in config.peers:
         errors.lookup(ptq_peers.PEERS, name, "peer")
+    if config.integers:
+        targets.check(("onnx_int8",), "config.integers")
     stages = dict.fromkeys(config.ours.stages)
     named = [name for name, _, _ in config.rows]
     for name in (config.dense, *named, *filter(None, (config.integers,))):

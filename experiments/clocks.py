@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments import targets
 from lib.deploy import measure
+from lib.report import progress
 
 Files = Mapping[str, tuple[str, pathlib.Path]]  # name -> (target, path)
 
@@ -48,7 +49,10 @@ def times(
       batch with quartiles.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
-    for count in threads:
+    usable = [count for count in threads if count <= cores()]
+    if len(usable) < len(threads):
+        progress.say(f"timed with {usable} threads: this process may use no more")
+    for count in usable:
         rows = _apart(count, _times, dict(files), pixels, count, repeats, warmup)
         for name, row in rows:
             found[name].append(row)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import clocks, packing, recipe, targets, workdir
+from experiments import clocks, packing, recipe, shipping, targets, workdir
 from experiments.benchmarks import deployment_page
 from lib import errors, files, models, program, transforms
 from lib.data import normalise, pipeline
@@ -24,6 +24,13 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
     """Writes each model's files, compares and times them; returns the result."""
     settings = config.export
     targets.check(settings.targets, "config.export.targets")
+    shipping.check_times(settings)
+    for kind in settings.targets:
+        if kind in ("packed", "safetensors"):
+            raise errors.UserError(
+                f"deployment: {kind!r} runs as JAX does and has nothing to compare; "
+                "leave it out of config.export.targets"
+            )
     for name in config.names:
         errors.lookup(config.models, name, "model of config.models")
     at = workdir.claim(workdir_, config)

@@ -20,6 +20,7 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
             f"config.export.targets is empty; valid: {', '.join(targets.TARGETS)}"
         )
     targets.check(config.export.targets, "config.export.targets")
+    shipping.check_times(config.export)
     source = pathlib.Path(config.run)
     path = workdir.artifact_path(source, config.stage)
     if path.parent.is_dir():  # else the artifact cannot be read, and says so

@@ -130,6 +130,12 @@ def check(config: Any, stage: Any) -> None:
     """Raises a `UserError` for what is wrong whatever the model is."""
     for name in stage.prepare:
         errors.lookup(PREPARATIONS, name, "preparation")
+        slow = [t for t in stage.transforms if scoring.asked(t, config[t]) == "grams"]
+        if name == "awq" and slow:
+            raise errors.UserError(
+                f"awq tries many scales, and {slow[0]} would measure and round anew "
+                "for each; use one of the two"
+            )
         settings = config.get(name, {})
         for key, least in (("batches", 1), ("points", 2)):
             if settings.get(key, least) < least:

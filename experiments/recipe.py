@@ -77,10 +77,24 @@ def rounding(config: Any, stage: Any) -> step.Rounding:
         )
     if "fake_quantize" not in stage.program:
         return step.Rounding()
+    if settings.track and (settings.learn or settings.range != "static"):
+        raise errors.UserError(
+            "fake_quantize.track follows static ranges that are not learned; clear it, "
+            "or learn and range"
+        )
+    if settings.shrink and not settings.learn:
+        raise errors.UserError(
+            "fake_quantize.shrink is a penalty on learned ranges; set learn or clear it"
+        )
+    if settings.points == "adds" and (settings.track or settings.learn):
+        raise errors.UserError(
+            "fake_quantize: with points 'adds' operands share ranges, which track and "
+            "learn would move apart; clear both, or set points to 'inputs'"
+        )
     return step.Rounding(
         begin=round(settings.begin * stage.steps),
         track=settings.decay if settings.track else 0.0,
-        shrink=settings.shrink if settings.learn else 0.0,
+        shrink=settings.shrink,
     )
 
 

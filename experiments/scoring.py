@@ -103,7 +103,10 @@ def _of_inputs(
     batches = ((batch["image"],) for batch in scene.batches(settings.batches))
 
     def apply(params, images):
-        return scene.network(params, scene.variables, scene.ranges, images)
+        # In float: what rounds the weights must not depend on what rounds the rest.
+        return scene.network.apply(
+            params, scene.variables, images, train=False, key=None
+        )
 
     return program.accumulate(
         apply, stat, scene.params, batches, pattern=settings.pattern

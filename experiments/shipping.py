@@ -54,6 +54,11 @@ def check(config: Any) -> None:
     targets.check(settings.targets, "config.export.targets")
     for name in (*settings.stages, *filter(None, [settings.whole])):
         errors.lookup(dict.fromkeys(config.stages), name, "stage of config.export")
+    check_times(settings)
+
+
+def check_times(settings: Any) -> None:
+    """Raises a `UserError` for what `config.export` cannot time."""
     for key, least in (("threads", 1), ("batch_sizes", 1)):
         if not settings[key] or min(settings[key]) < least:
             raise errors.UserError(
@@ -65,6 +70,11 @@ def check(config: Any) -> None:
             raise errors.UserError(
                 f"config.export.{key} is at least {least}, got {settings[key]}"
             )
+    if min(settings.threads) > clocks.cores():
+        raise errors.UserError(
+            f"config.export.threads is {settings.threads}, and this process may use "
+            f"{clocks.cores()} cores"
+        )
 
 
 def of_run(config: Any, at: pathlib.Path) -> Shipped:
@@ -130,13 +140,13 @@ def ship(
         target = targets.TARGETS[item.target]
         try:
             target.write(models[item.stage], item.path, images["image"])
+            run = target.open(item.path, clocks.cores())
         except (errors.RunError, errors.UserError) as e:
             if item.target != "packed":
                 item.path.unlink(missing_ok=True)
             left_out[item.name] = str(e)
             progress.say(f"no {item.path.name}: {e}")
             continue
-        run = target.open(item.path, clocks.cores())
         logits = models[item.stage].logits(rounded=target.rounded)
         floats, integers = target.contractions(item.path)
         entries[item.name] = {
@@ -193,30 +203,24 @@ def _timed(files: clocks.Files, data: dataset.Dataset, settings: Any) -> Any:
         next(pipeline.eval_batches(data.test, size))["image"]
         for size in settings.batch_sizes
     ]
-    threads = [n for n in settings.threads if n <= clocks.cores()]
-    if len(threads) < len(settings.threads):
-        progress.say(f"timed with {threads} threads: this process may use no more")
     progress.say("timing the files in turn, in processes of their own")
     times = clocks.times(
         files,
         pixels,
-        threads=threads,
+        threads=settings.threads,
         repeats=settings.repeats,
         warmup=settings.warmup,
     )
     memory = clocks.memory(files, max(pixels, key=len))
-    found = {}
-    for name in files:
-        # The row that a table has room for: one thread, the largest batch.
-        latency = {
-            k: v for k, v in times[name][len(pixels) - 1].items() if k != "threads"
-        }
-        found[name] = {
+    # Not for the column beside the stages' times, which are another runtime's.
+    return {
+        name: {
             "times_ms": times[name],
             "peak_memory_bytes": memory[name],
-            "latency_ms": latency,
+            "latency_ms": None,
         }
-    return found
+        for name in files
+    }
 
 
 def show(result: Mapping[str, Any]) -> None:

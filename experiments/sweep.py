@@ -99,10 +99,12 @@ def check(config: Any) -> None:
     if not sweep.seeds:
         raise errors.UserError("sweep.seeds is empty; name at least one seed")
     stage = config[config.sweep.stage]
-    if stage.teacher or stage.start or stage.program:
+    beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
+    if stage.teacher or stage.start or stage.program or beyond:
         raise errors.UserError(
             f"sweep: {config.sweep.stage} starts afresh, without a teacher and without "
-            "rounding activations; clear its start, teacher and program"
+            "rounding activations; clear its start, teacher, program, weights, prepare "
+            "and freeze_norm"
         )
     # Each value by itself, as the technique judges numbers.
     for settings, _ in settings_of(config):

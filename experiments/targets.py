@@ -298,8 +298,9 @@ TARGETS = {
 
 def versions(names: Any) -> dict[str, str]:
     """Returns {package: version} of what writes and runs some targets."""
+    found = importlib.metadata.packages_distributions()
     return {
-        package: importlib.metadata.version(package.replace("_", "-"))
+        package: importlib.metadata.version(found[package][0])
         for name in names
         for package in TARGETS[name].packages
     }

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
@@ -48,7 +49,9 @@ def check_bits(bits: int | jax.Array, where: str) -> None:
     if isinstance(bits, jax.core.Tracer):
         return
     least, most = BITS
-    if isinstance(bits, bool) or not least <= bits <= most or int(bits) != bits:
+    number = isinstance(bits, int | float | np.number | jax.Array)
+    whole = number and not isinstance(bits, bool) and int(bits) == bits
+    if not whole or not least <= bits <= most:
         raise errors.UserError(
             f"{where}: bits is a whole number from {least} to {most}, got {bits}"
         )
@@ -91,7 +94,9 @@ def grid(
     dtype = jnp.finfo(smallest.dtype)
     smallest, largest = (x.astype(jnp.float32) for x in (smallest, largest))
     low, high = levels(bits, symmetric=symmetric)
-    per_step = jnp.asarray(_PER_STEP[symmetric], jnp.float32)[jnp.asarray(bits)]
+    per_step = jnp.asarray(_PER_STEP[symmetric], jnp.float32)[
+        jnp.asarray(bits, jnp.int32)
+    ]
     if symmetric:
         width = jnp.maximum(jnp.abs(smallest), jnp.abs(largest))
     else:

@@ -4,7 +4,7 @@ Ours is configs/papers/resnet_ptq.py, which this runs first (or reads, if DIR/ou
 it finished); then the peers start from its float weights, calibrate on its images and
 are measured on the same test split. `requirements-deploy.txt` brings ONNX Runtime and
 `requirements-bench.txt` qwix; a peer that is not installed, or cannot do what is asked,
-says so in the table. BENCHMARKS.md holds what it measured. Ten minutes on 2 cores.
+says so in the table. BENCHMARKS.md holds what it measured.
 
     python run.py --config=configs/benchmarks/ptq.py --workdir=/tmp/benchmark
     python run.py --config=configs/benchmarks/ptq.py:resnet56 --workdir=/tmp/56

@@ -28,7 +28,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     for name, model in result["models"].items():
         artifacts = model["artifacts"]
-        rows = next(iter(artifacts.values()))["times_ms"]
+        rows = next((a["times_ms"] for a in artifacts.values()), [])
         heads = ["file", "bytes", "as JAX %", "integer"]
         heads += [f"batch {r['batch']}, threads {r['threads']}" for r in rows]
         lines += [f"## {name}", "", f"| {' | '.join(heads)} |"]

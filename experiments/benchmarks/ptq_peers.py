@@ -152,6 +152,7 @@ def qwix(job: Job, *, weights: str, activations: str | None, static: bool) -> Ma
     collections = {"params": quantized, **variables}
     path = job.at / f"qwix.{weights}.{activations}.{static}.msgpack"
     path.write_bytes(flax.serialization.to_bytes(collections))
+    collections = flax.serialization.from_bytes(collections, path.read_bytes())
 
     @jax.jit
     def logits(images):

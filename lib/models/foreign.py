@@ -63,7 +63,8 @@ def load(
         )
     flat = {}
     for ours, theirs in fit.names.items():
-        value = found[theirs].transpose(_ORDER[found[theirs].ndim])
+        value = found[theirs]
+        value = value.transpose(_ORDER.get(value.ndim, range(value.ndim)))
         if value.shape != wanted[ours].shape:
             raise errors.UserError(
                 f"{path}: expected {theirs!r} to give {ours!r} of shape "

@@ -205,7 +205,9 @@ def gradients(
         )
         seen = over_devices(axis, seen)
     if recipe.rounding.shrink:
-        ranges = shrunk(ranges, bounds, recipe.rounding.shrink)
+        # Not before they are rounded on: nothing else would hold them then.
+        on = state.step >= recipe.rounding.begin
+        ranges = shrunk(ranges, bounds, jnp.where(on, recipe.rounding.shrink, 0.0))
     (code,) = pull(dense)
     if transform.penalty:
         penalty, extra = jax.value_and_grad(transform.penalty)(state.code, state.codec)

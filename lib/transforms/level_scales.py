@@ -98,9 +98,10 @@ def power(w: jax.Array, axes: Axes, levels: np.ndarray) -> Fit:
     INQ (Zhou et al. 2017, arXiv 1702.03044, eq. 2): all weights are powers of two where
     the levels are.
     """
-    mantissa, exponent = jnp.frexp(_cover(w, axes, levels))  # s = m 2**e, m >= 1/2
+    cover = _cover(w, axes, levels)
+    mantissa, exponent = jnp.frexp(cover)  # s = m 2**e, m >= 1/2
     whole = exponent - jnp.where(mantissa >= 0.75, 0, 1)
-    scale = jnp.ldexp(jnp.ones_like(mantissa), whole)
+    scale = jnp.where(cover > 0, jnp.ldexp(jnp.ones_like(mantissa), whole), 1)
     return _held(scale, levels, w.dtype), None
 
 

@@ -108,6 +108,7 @@ REFUSED: dict[tuple[str, str], str] = {
         for first in ("acdc", "rigl", "set")
         for later in _ROUNDS_ONCE
     },
+    **{(a, b): _ROUNDED for a in _ROUNDS for b in _ROUNDS if a != b},
     **{
         pair: _ROUNDED
         for once in _ROUNDS_ONCE

@@ -162,8 +162,8 @@ def quantize(
     strength = "schedule" if callable(bits) else bits
     per = f"group {group}" if group else granularity
     clipped = ", range mse" if range == "mse" else ""
-    how = f"quantize(bits={strength}, {kind}, per {per}{clipped})"
     clipped += ", stochastic" if rounding == "stochastic" else ""
+    how = f"quantize(bits={strength}, {kind}, per {per}{clipped})"
     moving = update if callable(bits) or range == "mse" else None
     return base.on_leaves(
         how,

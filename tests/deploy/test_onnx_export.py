@@ -10,7 +10,7 @@ import onnx
 import pytest
 from jax import lax
 
-from lib import errors, models
+from lib import errors, models, program, transforms
 from lib.deploy import onnx_export
 from tests.deploy import exported
 
@@ -228,3 +228,30 @@ def test_only_this_package_knows_of_onnx():
         assert not named & {"onnx", "onnxruntime"}, file
         if file.parent.name != "onnx_export":
             assert "lib.deploy.onnx_export" not in named, file
+
+
+@pytest.mark.parametrize("first", ["gelu", "softmax"])
+def test_nodes_that_were_joined_lend_no_names(tmp_path, first):
+    """A joined pattern takes nodes away, and what comes after counts on."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Conv(5, (1, 3))(getattr(nn, first)(nn.Conv(4, (1, 2))(x)))
+
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 4))
+    params = Net().init(jax.random.key(1), x)["params"]
+    t = transforms.quantize(bits=8)
+    frozen = t.freeze(*jax.device_get(t.encode(params)))
+
+    def f(params, x):
+        return Net().apply({"params": params}, x)
+
+    rules = [(".", {"bits": 8, "symmetric": False})]
+    ranges = program.calibrate(f, params, [(x,)], program.minmax())
+    path = tmp_path / "x.onnx"
+    onnx_export.export_int8(f, frozen, x, ranges=ranges, rules=rules, path=path)
+    found = onnx_export.session(path).run(None, {"input": np.asarray(x)})[0]
+    dense = t.decode(*t.encode(params))
+    wanted = program.fake_quantize(f, ranges, rules)(dense, x)
+    assert np.abs(found - wanted).mean() < 0.02 * np.abs(wanted).max()

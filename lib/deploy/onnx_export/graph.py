@@ -42,6 +42,7 @@ class Graph:
         self._batch_source = batch_source
         self._outputs: dict[Node, str] = {}
         self._consts: dict[Any, str] = {}
+        self._made = 0  # nodes so far
         self._further: dict[str, tuple[str, ...]] = {}  # of nodes of several outputs
 
     def fail(self, what: str, instead: str) -> errors.UserError:
@@ -57,7 +58,9 @@ class Graph:
         )
         node = Node(op, inputs, items)
         if node not in self._outputs:
-            name = f"{self.scope}/{op}_{len(self.nodes)}".lstrip("/")
+            # Never one that a node had before: nodes are taken out again.
+            name = f"{self.scope}/{op}_{self._made}".lstrip("/")
+            self._made += 1
             self._outputs[node] = name
             self.nodes[name] = node
         return self._outputs[node]

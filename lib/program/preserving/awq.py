@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lib import errors, tree
-from lib.program.inputs import accumulate, gram, unfed
+from lib.program.inputs import accumulate, gram, inputs, unfed
 from lib.program.preserving.channels import NONE
 from lib.program.preserving.links import Link
 from lib.program.preserving.preserve import Change, check
@@ -64,6 +65,9 @@ def awq(
     ends = {path: link for link in chosen for path in link.shrink}
     pattern = "^({})$".format("|".join(map(re.escape, ends)))
     left = {m.name: m.why for m in unfed(f, pattern=pattern)(weights, *example)}
+    fed = jax.eval_shape(inputs(f, gram, pattern=pattern), weights, *example)
+    several = "its inputs are in groups, or in slices of a scan"
+    left |= {path: several for path, second in fed.items() if second.ndim != 2}
     chosen = [link for link in chosen if not set(link.shrink) & set(left)]
     sites = {
         reader.site: left[reader.path]
@@ -108,8 +112,6 @@ def _loss(link: Link, weights: Any, scales: np.ndarray, rounding, grams) -> floa
     loss = 0.0
     for path, labels in link.shrink.items():
         second = np.asarray(grams[path], float)
-        if second.ndim != 2:
-            raise errors.UserError(f"awq: {path} has a slice for each turn of a scan")
         old, new = (
             np.asarray(jnp.asarray(tree.get(w, path), jnp.float32), float)
             for w in (weights, rounded)
