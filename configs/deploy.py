@@ -1,7 +1,8 @@
 """A batch-norm CNN quantized after training and while training, in every runtime.
 
 Data: scikit-learn's handwritten digits. Post-training: batch norm folded, ranges from
-the smallest to the largest seen, eight bits; aware: straight through (Jacob et al. 2018, arXiv 1712.05877).
+the smallest to the largest seen, eight bits; aware: straight through (Jacob et al.
+2018, arXiv 1712.05877).
 Needs `requirements-deploy.txt`.
 
     python run.py --config=configs/deploy.py --workdir=/tmp/deploy

@@ -50,8 +50,8 @@ def check_bits(bits: int | jax.Array, where: str) -> None:
         return
     least, most = BITS
     number = isinstance(bits, int | float | np.number | jax.Array)
-    whole = number and not isinstance(bits, bool) and int(bits) == bits
-    if not whole or not least <= bits <= most:
+    number = number and not isinstance(bits, bool)
+    if not number or not least <= bits <= most or int(bits) != bits:
         raise errors.UserError(
             f"{where}: bits is a whole number from {least} to {most}, got {bits}"
         )

@@ -65,7 +65,7 @@ def test_both_files_are_written_and_measured(tmp_path, capsys):
             (1, 3, 5),
         ]
         assert all(0 < t["low"] <= t["median"] <= t["high"] for t in times)
-        assert one["latency_ms"]["batch"] == 3
+        assert one["latency_ms"] is None  # which would stand beside JAX's
         assert 0 < one["peak_memory_bytes"] < 2**30
         assert one["same_class_as_jax"] > 0.98
     assert whole["largest_difference_to_jax"] < 1e-4
