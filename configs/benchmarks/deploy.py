@@ -1,7 +1,7 @@
 """How fast files of integers run against files of floats, in the same runtime.
 
 An MLP 784-1024-1024-1024-10, a CNN with batch norm of 64, 128 and 256 channels, a
-ResNet-20 and a transformer of 4 layers, with fresh weights: speed and size do not
+ResNet-20 of 32 to 128 channels and a transformer of 4 layers, with fresh weights: speed and size do not
 depend on them. All files take turns, one thread on one core; BENCHMARKS.md has the
 figures. Needs `requirements-deploy.txt`.
 
@@ -32,7 +32,7 @@ def get_config(arg=""):
                     points="inputs",
                 ),
                 resnet=dict(
-                    model=common.model("resnet", depth=20),
+                    model=common.model("resnet", depth=20, widths=(32, 64, 128)),
                     shape=(32, 32, 3),
                     points="adds",
                 ),
