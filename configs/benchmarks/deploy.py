@@ -2,8 +2,8 @@
 
 An MLP 784-1024-1024-1024-10, a CNN with batch norm of 64, 128 and 256 channels, a
 ResNet-20 of 32 to 128 channels and a transformer of 4 layers, with fresh weights: speed
-and size do not depend on them. All files take turns, one thread on one core; BENCHMARKS.md has the
-figures. Needs `requirements-deploy.txt`.
+and size do not depend on them. All files take turns, one thread on one core;
+BENCHMARKS.md has the figures. Needs `requirements-deploy.txt`.
 
     python run.py --config=configs/benchmarks/deploy.py --workdir=/tmp/deployed
     python run.py --config=configs/benchmarks/deploy.py:smoke --workdir=/tmp/smoke
