@@ -77,7 +77,7 @@ SETTINGS = {
     ),
     "technique": (
         {"pruned__transforms": "('prun',)"},
-        ("unknown technique 'prun'; did you mean 'prune'? valid: acdc, cp, ",),
+        ("unknown technique 'prun'; did you mean 'prune'? valid: acdc, adaround, ",),
     ),
     "technique on activations": (
         {"quantized__program": "('fake_quantise',)"},
@@ -143,7 +143,7 @@ SETTINGS = {
         ("student: term 'distill' needs a teacher", "earlier stages: teacher"),
     ),
     "empty batch": ({"teacher__batch_size": 0}, ("batch_size 0 does not split",)),
-    "no step": ({"teacher__steps": 0}, ("teacher.steps is at least 1, got 0",)),
+    "no step": ({"teacher__steps": -1}, ("teacher.steps is at least 0, got -1",)),
     "width of 0": ({"teacher__model__widths": "(0,)"}, ("MLP.widths", "got (0,)")),
     "learning rate of 0": ({"pruned__learning_rate": 0.0}, ("above 0, got 0.0",)),
     "schedule that does not end": (

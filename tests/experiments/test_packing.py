@@ -9,7 +9,6 @@ from experiments import packing
 from lib import errors, models, program
 from lib import transforms as T
 from lib.deploy import artifact
-from lib.train import step
 from tests.train import jobs
 
 ABOUT = {
@@ -39,7 +38,7 @@ def job():
     job = jobs.make(
         module,
         transform=T.chain(T.prune(sparsity=0.5), T.quantize(bits=4)),
-        rules=packing.rules(ABOUT),
+        rules=packing.network(ABOUT, module).rules,
         ranges=ranges,
         ema=0.5,
     )
@@ -59,7 +58,9 @@ def test_what_is_loaded_is_what_was_trained(job, tmp_path):
     jobs.same(one.variables, jax.device_get(state.variables))
     jobs.same(one.ranges, jax.device_get(state.ranges))
     assert one.about == ABOUT
-    assert packing.rules(one.about) == ((".", {"bits": 8, "symmetric": False}),)
+    assert packing.network(one.about, jobs.cnn()).rules == (
+        (".", {"bits": 8, "symmetric": False}),
+    )
     assert packing.normalisation(one.about) == jobs.NORMALISATION
 
 
@@ -69,7 +70,7 @@ def test_the_file_computes_what_the_state_did(job, tmp_path):
     packing.save(path, job.recipe, job.state, ABOUT)
     one, state = packing.load(path), job.state
     images = jnp.asarray(np.random.default_rng(0).normal(size=(5, *jobs.SHAPE)))
-    network = step.Network(job.recipe.network.apply, packing.rules(one.about))
+    network = packing.network(one.about, jobs.cnn())
     (found, _), _ = network(one.params, one.variables, one.ranges, images)
     decoded = job.recipe.transform.decode(state.ema, state.codec)
     (wanted, _), _ = job.recipe.network(decoded, state.variables, state.ranges, images)

@@ -287,4 +287,4 @@ def test_bits_and_percent_may_be_traced_and_nothing_compiles_twice():
     widest = [percentiles(h, percent)[1] for percent in (60.0, 90.0, 99.0)]
     assert widest == sorted(widest)
     # Whatever came before: one for each way and symmetry.
-    assert searched._cache_size() <= 4 and percentiles._cache_size() == 1
+    assert searched._cache_size() <= 4 and percentiles._cache_size() <= 1

@@ -133,4 +133,4 @@ def test_mapped_is_one_by_one_and_nothing_compiles_twice():
     for i in range(3):
         one = merge(count(a[i]), count(b[i]))
         same([x[i] for x in merged], one)
-    assert (once._cache_size(), merge._cache_size()) == (1, 1)
+    assert max(once._cache_size(), merge._cache_size()) <= 1

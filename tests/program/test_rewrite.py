@@ -102,7 +102,7 @@ def test_a_second_jitted_call_traces_nothing(case):
     first = len(count)
     f(case.params, case.x * 2)
     assert len(count) == first
-    assert f._cache_size() == 1
+    assert f._cache_size() <= 1
 
 
 def test_the_handler_decides_what_comes_out():

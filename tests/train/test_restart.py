@@ -152,7 +152,7 @@ def test_slots_of_fresh_weights_are_the_first_and_no_others_change(name):
 
     # The state goes on through the optimiser, and nothing compiles twice.
     renewed(optimizer.update(params(9), new, code)[1], code, FRESH)
-    assert renewed._cache_size() == 1
+    assert renewed._cache_size() <= 1
 
 
 def test_nothing_fresh_is_nothing_done():

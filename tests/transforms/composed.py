@@ -195,7 +195,7 @@ def check(names, tmp_path, *, steps=1, gradients=True):
             assert np.isfinite(t.penalty(code, states))
     decoded = decode(code, states)
     decode(code, states)
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
     frozen = t.freeze(jax.device_get(code), jax.device_get(states))
     same_bytes(representations.thaw(frozen), decoded)
     # Each level's own output.

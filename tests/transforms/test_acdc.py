@@ -77,7 +77,7 @@ def test_a_run_is_the_naive_one(distribution):
             np.testing.assert_array_equal(new[f"{k}/kernel"], masks[k])
             np.testing.assert_array_equal(fresh[f"{k}/kernel"], masks[k] != before[k])
         state = new
-    assert update._cache_size() == 1
+    assert update._cache_size() <= 1
 
 
 def test_it_may_begin_sparse_and_zero_sparsity_is_the_identity():

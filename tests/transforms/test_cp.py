@@ -98,7 +98,7 @@ def test_frozen_is_decoded(dtype):
             naive(**parts),
             atol=1e-5 if dtype == jnp.float32 else 0.1,
         )
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def check_frozen(t, code, state):
         decoded = decode(code, state)
         frozen = t.freeze(code, state)
         same_bytes(representations.thaw(frozen), decoded)
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
     return frozen
 
 

@@ -52,7 +52,7 @@ def test_the_code_is_what_is_left():
         frozen = t.freeze(jax.device_get(moved), jax.device_get(state))
         assert isinstance(frozen["enc"]["kernel"], representations.Dense)
         same_bytes(representations.thaw(frozen), wanted)
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
     assert {r.path: r.taken_by for r in T.plan(t, p)} == {
         "enc/kernel": "fixed",
         "enc/bias": "fixed",

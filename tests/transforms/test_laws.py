@@ -150,7 +150,7 @@ def check_laws(params, t):
         assert signature(state) == start
         decoded = decode(code, state)
         assert signature(decoded) == signature(params)
-    assert (decode._cache_size(), update._cache_size()) == (1, 1)
+    assert max(decode._cache_size(), update._cache_size()) <= 1
 
     # Frozen is decoded, bit for bit; what no rule took is as it was.
     frozen = t.freeze(code, state)

@@ -47,7 +47,7 @@ def check_frozen(t, params):
     frozen = t.freeze(code, state)
     same_bytes(representations.thaw(frozen), decode(code, state))
     decode(trained(code), state)
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
     return frozen
 
 

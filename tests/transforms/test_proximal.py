@@ -110,7 +110,7 @@ def test_gradient_passes_zeros_and_nothing_recompiles():
     for _ in range(2):
         np.testing.assert_array_equal(decode(code)["kernel"], [[3, 3]])
         code = renew(code)
-    assert (decode._cache_size(), renew._cache_size()) == (1, 1)
+    assert max(decode._cache_size(), renew._cache_size()) <= 1
 
 
 @pytest.mark.parametrize("groups", ["element", "in"])

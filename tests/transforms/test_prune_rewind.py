@@ -33,7 +33,7 @@ def follow(t, steps):
         before = state
         state = update(code, state, T.Signals(code, jnp.int32(step), KEY))
         yield step, code, before, state, *renew(code, before, state)
-    assert (update._cache_size(), renew._cache_size()) == (1, 1)
+    assert max(update._cache_size(), renew._cache_size()) <= 1
 
 
 def masks(state):

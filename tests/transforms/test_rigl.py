@@ -103,7 +103,7 @@ def test_ten_steps_are_the_naive_ones(kind):
             assert (w[anew] == 0).all() and (w[mask & ~anew] != 0).all()
         state = new
     assert changed > 20
-    assert update._cache_size() == 1
+    assert update._cache_size() <= 1
 
 
 @jax.jit

@@ -227,7 +227,7 @@ def test_compiles_once_and_maps():
         code, state = encode(params)
         same_bytes(decode(code, state), t.decode(*t.encode(params)))
         decode(moved(code), state)
-    assert (encode._cache_size(), decode._cache_size()) == (1, 1)
+    assert max(encode._cache_size(), decode._cache_size()) <= 1
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *all_params)
     mapped = jax.vmap(lambda p: t.decode(*t.encode(p)))(stacked)
     for i, params in enumerate(all_params):

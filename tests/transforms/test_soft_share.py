@@ -143,7 +143,7 @@ def test_decode_is_the_identity_until_the_weights_collapse():
         assert (jax.jit(t.penalty)(code, state) == 0) == (step == 3)
         signals = T.Signals(code, jnp.int32(step), toy.KEY)
         state = update(code, state, signals)
-    assert (update._cache_size(), decode._cache_size()) == (1, 1)
+    assert max(update._cache_size(), decode._cache_size()) <= 1
 
 
 def test_after_the_collapse_the_means_are_trained_and_nothing_else():

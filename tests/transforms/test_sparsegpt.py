@@ -158,7 +158,7 @@ def test_laws():
         state = t.update(code, state, T.Signals(code, jnp.int32(step), KEY))
         decoded = decode(code, state)
     np.testing.assert_array_equal(state[PATH], masks[PATH])
-    assert (encode._cache_size(), decode._cache_size()) == (1, 1)
+    assert max(encode._cache_size(), decode._cache_size()) <= 1
     frozen = t.freeze(code, state)
     assert isinstance(frozen["a"]["kernel"], representations.Sparse)
     thawed = representations.thaw(frozen)

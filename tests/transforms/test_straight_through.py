@@ -109,7 +109,7 @@ def test_masks_follow_the_weights(kind):
         code = weights(step + 1)
         state = update(code, state, T.Signals(code, jnp.int32(step), KEY))
         jax.tree.map(np.testing.assert_array_equal, state, t.encode(code)[1])
-    assert update._cache_size() == 1
+    assert update._cache_size() <= 1
 
 
 def test_every_and_a_schedule():

@@ -131,7 +131,7 @@ def test_frozen_is_decoded(dtype):
             ),
             atol=1e-5 if dtype == jnp.float32 else 0.1,
         )
-    assert decode._cache_size() == 1
+    assert decode._cache_size() <= 1
 
 
 def test_gradient_is_that_of_the_product():
