@@ -5,10 +5,10 @@ the smallest to the largest seen, eight bits; aware: straight through (Jacob et 
 2018, arXiv 1712.05877).
 Needs `requirements-deploy.txt`.
 
-Expect, on 2 CPU cores (AMD EPYC), in a minute and a half (1 seed, 360 test images): dense
-98.89 %, after training 98.89 %, aware 99.72 %, the same from every file. ONNX in integers
-against floats, one thread, both in ONNX Runtime: 1.65, 2.37 and 2.47 times as fast at
-batches of 1, 8 and 64, 3.80 times smaller; StableHLO 1.25, 1.35 and 1.20 times.
+Expect, on 2 CPU cores (AMD EPYC), in a minute and a half (1 seed, 360 test images):
+dense 98.89 %, after training 98.89 %, aware 99.72 %, the same from every file. ONNX in
+integers against floats, one thread, both in ONNX Runtime: 1.65, 2.37 and 2.47 times as
+fast at batches of 1, 8 and 64, 3.80 times smaller; StableHLO 1.25, 1.35 and 1.20 times.
 
     python run.py --config=configs/deploy.py --workdir=/tmp/deploy
     python run.py --config=configs/deploy.py:litert --workdir=/tmp/litert
