@@ -215,7 +215,8 @@ def _open_litert(path: pathlib.Path, threads: int) -> Run:
     return litert.session(path, threads=threads)
 
 
-_JAX = dict(runtime="JAX", install="requirements.txt")
+_JAX = dict(runtime="JAX", packages=(), install="requirements.txt")
+_STABLEHLO = dict(**_JAX, open=_open_stablehlo, contractions=stablehlo.contractions)
 _LITERT = dict(
     runtime="LiteRT",
     packages=("litert_converter", "ai_edge_litert"),
@@ -234,7 +235,6 @@ _ONNX = dict(
 TARGETS = {
     "packed": Target(
         suffix="pare",
-        packages=(),
         rounded=True,
         against="",
         write=_write_packed,
@@ -254,23 +254,17 @@ TARGETS = {
     ),
     "stablehlo_float32": Target(
         suffix="float32.stablehlo",
-        packages=(),
         rounded=False,
         against="",
         write=_write_stablehlo,
-        open=_open_stablehlo,
-        contractions=stablehlo.contractions,
-        **_JAX,
+        **_STABLEHLO,
     ),
     "stablehlo": Target(
         suffix="stablehlo",
-        packages=(),
         rounded=True,
         against="stablehlo_float32",
         write=_write_stablehlo_integer,
-        open=_open_stablehlo,
-        contractions=stablehlo.contractions,
-        **_JAX,
+        **_STABLEHLO,
     ),
     "safetensors": Target(
         suffix="safetensors",

@@ -77,6 +77,35 @@ def bodies(eqn: core.JaxprEqn, marks: Marks) -> list[tuple[Any, Marks]]:
     return []
 
 
+def entering(
+    eqn: core.JaxprEqn,
+    held: list[Any],
+    whole: Callable[[Any], Any],
+    sliced: Callable[[Any], Any],
+) -> list[list[Any]]:
+    """Returns what the inputs of each body of a scan, while or cond hold.
+
+    What a loop carries from turn to turn is no longer what it was given: None.
+
+    Args:
+      eqn: the equation.
+      held: what each of its operands holds, or None.
+      whole: a scan's constant -> what each of its turns holds.
+      sliced: what a scan goes through -> what each of its turns holds.
+    """
+    name, params = eqn.primitive.name, eqn.params
+    if name == "cond":
+        return [held[1:]] * len(params["branches"])
+    if name == "while":
+        ends = params["cond_nconsts"]
+        starts = ends + params["body_nconsts"]
+        carried = [None] * len(held[starts:])
+        return [held[:ends] + carried, held[ends:starts] + carried]
+    consts, carry = scan_counts(params)
+    slices = map(sliced, held[consts + carry :])
+    return [[*map(whole, held[:consts]), *[None] * carry, *slices]]
+
+
 def outputs(body: Any, marks: Marks) -> Marks:
     """Returns the marks of a body's outputs, given those of its inputs."""
     jaxpr, _ = opened(body)

@@ -171,18 +171,11 @@ def _inside(eqn: core.JaxprEqn, held: list[Weight | None]) -> list[list[Weight |
 
     What a loop carries from turn to turn is no parameter any more.
     """
-    name, params = eqn.primitive.name, eqn.params
-    if name == "cond":
-        return [held[1:]] * len(params["branches"])
-    if name == "while":
-        ends = params["cond_nconsts"]
-        starts = ends + params["body_nconsts"]
-        carried = [None] * len(held[starts:])
-        return [held[:ends] + carried, held[ends:starts] + carried]
-    consts, carry = flow.scan_counts(params)
-    whole = [w and w._replace(sliced=(*w.sliced, False)) for w in held[:consts]]
-    slices = [_slice(w) for w in held[consts + carry :]]
-    return [whole + [None] * carry + slices]
+
+    def whole(weight: Weight | None) -> Weight | None:
+        return weight and weight._replace(sliced=(*weight.sliced, False))
+
+    return flow.entering(eqn, held, whole, _slice)
 
 
 def _slice(weight: Weight | None) -> Weight | None:

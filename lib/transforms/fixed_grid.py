@@ -15,8 +15,8 @@ from jax import lax
 
 from lib import errors, numerics, representations
 from lib.transforms import base, ranges
+from lib.transforms import granularity as granularities
 
-GRANULARITIES = ("tensor", "channel", "group")
 RANGES = ("max", "mse")
 
 
@@ -27,7 +27,7 @@ class Grids(NamedTuple):
       name: of the technique, for messages.
       bits: 2 to 8; may be traced.
       symmetric: zero point 0; else an affine grid.
-      granularity: one of `GRANULARITIES`.
+      granularity: one of `granularity.GRANULARITIES`.
       group: weights along the contraction that share a grid; 0 for none.
       range: one of `RANGES`.
     """
@@ -42,19 +42,11 @@ class Grids(NamedTuple):
     def check(self) -> None:
         """Raises a `UserError` for a field out of its range."""
         numerics.check_bits(self.bits, self.name)
-        for kind, value, valid in (
-            ("granularity", self.granularity, GRANULARITIES),
-            ("range", self.range, RANGES),
-        ):
-            if value not in valid:
-                raise errors.UserError(
-                    f"{self.name}: unknown {kind} {value!r}; "
-                    f"{errors.hint(str(value), valid)}"
-                )
-        if (self.group > 0) != (self.granularity == "group"):
+        granularities.check(self.granularity, self.group, self.name)
+        if self.range not in RANGES:
             raise errors.UserError(
-                f"{self.name}: a group length goes with granularity 'group', got "
-                f"group={self.group} and granularity={self.granularity!r}"
+                f"{self.name}: unknown range {self.range!r}; "
+                f"{errors.hint(str(self.range), RANGES)}"
             )
 
     def how(self, *more: str) -> str:
@@ -67,22 +59,11 @@ class Grids(NamedTuple):
 
     def fits(self, path: str, w: Any) -> None:
         """Raises a `UserError` for a leaf that groups do not divide, or of float16."""
-        contraction = int(np.prod(w.shape[:-1]))
-        if self.group and contraction % self.group:
-            raise errors.UserError(
-                f"{self.name}: groups of {self.group} do not divide the {contraction} "
-                f"inputs of {path} with shape {tuple(w.shape)}"
-            )
-        if w.dtype == jnp.float16:  # whose smallest scales underflow to zero
-            raise errors.UserError(
-                f"{self.name}: {path} is float16; expected float32 or bfloat16"
-            )
+        granularities.check_leaf(path, w, self.group, self.name)
 
     def seen(self, w: Any) -> Any:
         """Returns the weights such that their grids broadcast against them."""
-        if self.granularity == "group":
-            return w.reshape(-1, self.group, w.shape[-1])
-        return w
+        return granularities.seen(w, self.granularity, self.group)[0]
 
     def spread(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """Returns what broadcasts against `seen(w)`, of w's shape."""
@@ -98,13 +79,7 @@ class Grids(NamedTuple):
 
     def of(self, w: jax.Array) -> numerics.Grid:
         """Returns the grids of a leaf; they broadcast against `seen(w)`."""
-        view = self.seen(w)
-        axes = {
-            "tensor": tuple(range(view.ndim)),
-            "channel": tuple(range(view.ndim - 1)),
-            "group": (1,),
-        }
-        return self.over(view, axes[self.granularity])
+        return self.over(*granularities.seen(w, self.granularity, self.group))
 
     def state(self, w: jax.Array, scale: jax.Array, zero: jax.Array) -> dict[str, Any]:
         """Returns the state of a leaf that was `w` before it was rounded."""

@@ -61,6 +61,10 @@ def test_shares_of_the_stage_are_steps():
         ({"begin": 1.5}, "begin is a share of the stage's steps, from 0 to 1, got 1.5"),
         ({"shrink": -1.0}, "shrink is at least 0, got -1.0"),
         ({"track": True, "decay": 0.0}, "track needs a decay above 0 and below 1"),
+        ({"track": True, "learn": "lsq"}, "track follows static ranges that are not"),
+        ({"track": True, "range": "token"}, "track follows static ranges that are not"),
+        ({"shrink": 0.1}, "shrink is a penalty on learned ranges; set learn"),
+        ({"points": "adds", "learn": "pact"}, "share ranges, which track and learn"),
     ],
 )
 def test_bad_settings_are_told(change, message):

@@ -120,6 +120,11 @@ def test_all_of_them_left_to_right(capsys):
         (("reestimate",), {"reestimate": {"batches": 0}}, "at least 1, got 0"),
         (("reestimate",), {"reestimate": {"augment": ("flop",)}}, "mean 'flip'"),
         (("smooth",), {"smooth": {"pattern": "("}}, "no regular expression"),
+        (
+            ("awq",),
+            {"only": {"transforms": ("gptq",)}},
+            "awq tries many scales, and gp",
+        ),
     ],
 )
 def test_settings_are_judged_without_a_model(prepare, settings, message):

@@ -100,3 +100,14 @@ def test_forms_that_begin_otherwise_are_an_error():
     other[1, 3] *= 1.05
     with pytest.raises(errors.RunError, match="run 1 has a loss of .* at step 3"):
         sweep.same(losses, other, "vmapped", "compiled")
+
+
+@pytest.mark.parametrize(
+    "change", [{"weights": "x.npz"}, {"prepare": ("equalize",)}, {"freeze_norm": 0.5}]
+)
+def test_what_a_sweep_would_leave_out_is_refused(change, tmp_path):
+    config = small()
+    config.swept.update(change)
+    with pytest.raises(errors.UserError, match="starts afresh"):
+        sweep.run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

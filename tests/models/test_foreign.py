@@ -335,6 +335,13 @@ def _torch_resnet(torch, blocks):
     return Net()
 
 
+def test_another_number_of_axes_is_another_shape(tmp_path):
+    theirs = theirs_of()
+    theirs["conv1.weight"] = theirs["conv1.weight"][0]
+    with pytest.raises(errors.UserError, match="expected 'conv1.weight' to give"):
+        foreign.load(saved(tmp_path, theirs), small(), SHAPE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_logits_are_those_of_pytorch(tmp_path, old):

@@ -1,5 +1,6 @@
 """SmoothQuant and AWQ: the papers' scales, where they go, what they are good for."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,3 +162,33 @@ def test_bad_input(changes, message):
     args.update(changes)
     with pytest.raises(errors.UserError, match=message):
         program.smooth(block, weights(), args.pop("batches"), **args)
+
+
+def test_awq_leaves_what_is_fed_in_groups():
+    """A depthwise convolution has a Gram matrix for each group: left, with a reason."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (1, 1), name="first")(x))
+            x = nn.Conv(4, (3, 3), feature_group_count=4, name="depthwise")(x)
+            return nn.Dense(3, name="last")(x.mean((1, 2)))
+
+    x = jax.random.normal(jax.random.key(0), (4, 5, 5, 3))
+    params = Net().init(jax.random.key(1), x)["params"]
+
+    def f(params, x):
+        return Net().apply({"params": params}, x)
+
+    new, changes = program.awq(
+        f,
+        params,
+        [(x,)],
+        example=(x,),
+        rounding=lambda w: jax.tree.map(lambda leaf: jnp.round(4 * leaf) / 4, w),
+        points=3,
+        pattern=".",
+    )
+    (left,) = (c for c in changes if c.name.endswith("depthwise"))
+    assert not left.paths and "groups" in left.why
+    np.testing.assert_allclose(f(new, x), f(params, x), rtol=1e-4, atol=1e-5)

@@ -161,6 +161,17 @@ def test_a_penalty_pulls_alpha_down():
     jobs.same(one.code, other.code)
 
 
+@pytest.mark.slow
+def test_the_penalty_waits_until_there_is_rounding():
+    """Before, the loss does not hold a range, and Adam would shrink it in strides."""
+    late = step.Rounding(begin=2, shrink=0.5)
+    job = changed(make(optimize=optax.adam(0.1)), rounding=late)
+    first, second, third = (state.ranges for state, _ in job.steps(3))
+    jobs.same(first, job.state.ranges)
+    jobs.same(second, first)
+    assert third["MLP/logits"]["lhs"][1] != second["MLP/logits"]["lhs"][1]
+
+
 TRACKED = tuple((p, {"bits": s["bits"], "symmetric": False}) for p, s in RULES)
 
 

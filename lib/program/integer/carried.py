@@ -135,19 +135,8 @@ def _inside(
     eqn: core.JaxprEqn, given: list[Carried | None]
 ) -> list[list[Carried | None]]:
     """Returns what the inputs of each body of a scan, while or cond hold."""
-    name, params = eqn.primitive.name, eqn.params
-    if name == "cond":
-        return [given[1:]] * len(params["branches"])
-    if name == "while":
-        ends = params["cond_nconsts"]
-        starts = ends + params["body_nconsts"]
-        changing = [None] * len(given[starts:])
-        return [given[:ends] + changing, given[ends:starts] + changing]
-    consts, carry = flow.scan_counts(params)
 
-    def enter(one: Carried | None, sliced: bool) -> Carried | None:
-        return one and one._replace(sliced=(*one.sliced, sliced))
+    def enter(sliced: bool):
+        return lambda one: one and one._replace(sliced=(*one.sliced, sliced))
 
-    whole = [enter(one, False) for one in given[:consts]]
-    slices = [enter(one, True) for one in given[consts + carry :]]
-    return [whole + [None] * carry + slices]
+    return flow.entering(eqn, given, enter(False), enter(True))
