@@ -352,7 +352,8 @@ def base(experiment="compress", stages=()):
                 bounds=(0.0, 1.0),  # smallest and largest, of calibration "fixed"
                 percent=99.99,  # of the values that percentile keeps at each end
                 batches=8,  # of training data, to calibrate on
-                points="inputs",  # of contractions; or "adds": of residual sums too
+                points="inputs",  # of contractions; or "adds": of residual sums too;
+                # or "means": of means of what came out of both, too
                 range="static",  # of calibration; or of each call: "dynamic", "token"
                 learn="",  # how ranges are trained: "pact", "lsq", "lsq+"; "": not
                 shrink=0.0,  # lambda of PACT's penalty on learned ranges

@@ -86,10 +86,11 @@ def rounding(config: Any, stage: Any) -> step.Rounding:
         raise errors.UserError(
             "fake_quantize.shrink is a penalty on learned ranges; set learn or clear it"
         )
-    if settings.points == "adds" and (settings.track or settings.learn):
+    if settings.points != "inputs" and (settings.track or settings.learn):
         raise errors.UserError(
-            "fake_quantize: with points 'adds' operands share ranges, which track and "
-            "learn would move apart; clear both, or set points to 'inputs'"
+            f"fake_quantize: with points {settings.points!r} operands share ranges, "
+            "which track and learn would move apart; clear both, or set points to "
+            "'inputs'"
         )
     return step.Rounding(
         begin=round(settings.begin * stage.steps),

@@ -76,10 +76,13 @@ def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 
 
 def _contract(eqn, operands, site, step, feeds):
-    def bind(lhs, rhs):
-        return eqn.primitive.bind(lhs, rhs, **eqn.params)
+    lone = [None] * (2 - len(operands))  # of a mean there is no rhs
 
-    out, record = step(site, *operands, bind, feeds.get(site.name))
+    def bind(lhs, rhs):
+        given = (lhs,) if lone else (lhs, rhs)
+        return eqn.primitive.bind(*given, **eqn.params)
+
+    out, record = step(site, *operands, *lone, bind, feeds.get(site.name))
     if (out.shape, out.dtype) != (site.out.shape, site.out.dtype):
         raise TypeError(
             f"site {site.name!r}: the handler returned {out.dtype}{list(out.shape)}, "

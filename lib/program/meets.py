@@ -130,7 +130,7 @@ class _Walker:
         return [_moved(eqn, w, out) for w, out in zip(held, eqn.outvars, strict=False)]
 
     def _site(self, site: Site, held: Sequence[Weight | None]) -> None:
-        for side, weight in zip(("lhs", "rhs"), held, strict=True):
+        for side, weight in zip(("lhs", "rhs"), held, strict=False):  # a mean has one
             if weight is None:
                 continue
             found = _meet(site, side, weight)

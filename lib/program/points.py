@@ -2,10 +2,13 @@
 
 What a runtime computes in integers depends on more than the contractions: a residual
 addition stays in integers only if both of its operands are rounded as well. Which
-additions are residual is found in the traced program, not by the name of a layer.
+additions are residual is found in the traced program, not by the name of a layer. And
+the result of a convolution, or of such an addition, is an integer only if it is rounded
+too: what no contraction reads, but a mean over its places, is rounded for that mean.
 
-A tensor that is rounded for two readers should be rounded once: with the points "adds"
-operands that are one tensor, or parts of one (a strided shortcut), share a range.
+A tensor that is rounded for two readers should be rounded once: with points that look
+at more than contractions, operands that are one tensor, or parts of one (a strided
+shortcut), share a range.
 """
 
 import itertools
@@ -18,11 +21,16 @@ from jax.extend import core
 from lib import errors
 from lib.program import flow
 
-# policy -> whether operands of residual additions are rounded, besides those of
-# contractions.
-POLICIES: Mapping[str, bool] = {"inputs": False, "adds": True}
-
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
+MEANS = ("reduce_sum", "reduce_window_sum")  # what a mean divides
+# policy -> the primitives whose operands are rounded, besides those of contractions:
+# `add` where it is residual, the sums where they are of what came out of integers.
+POLICIES: Mapping[str, tuple[str, ...]] = {
+    "inputs": (),
+    "adds": ("add",),
+    "means": ("add", *MEANS),
+}
+
 Path = tuple[int, ...]  # equation, body, equation, ... down to an equation
 
 # What selects elements, or sets constants beside them.
@@ -67,6 +75,12 @@ _ELEMENTS = (
 )
 
 
+# Equations whose elements are their operands': a bound of them, the largest of some. A
+# gather is what slices are where the batch has no fixed length.
+_BOUNDS = ("clamp", "max", "min")
+_LARGEST = ("gather", "reduce_max", "reduce_window_max")
+
+
 class Line(NamedTuple):
     """What is known of a value that depends on data.
 
@@ -76,12 +90,15 @@ class Line(NamedTuple):
       roots: numbers of the values that it is a function of, element by element.
       source: number of the value that it is, or is a part of.
       repeats: it is the same along some axis, as the statistics of a batch are.
+      whole: a runtime of integers may hold it as one: it is an affine function of a
+        contraction's result, a residual sum, or those between bounds.
     """
 
     of: int | None
     roots: frozenset[int]
     source: int
     repeats: bool = False
+    whole: bool = False
 
 
 Held = Line | None  # None: it depends on no data
@@ -95,13 +112,18 @@ def check(points: str) -> None:
 def operands(body: Any, marks: flow.Marks, points: str) -> dict[Path, tuple]:
     """Returns where the operations stand whose operands a policy rounds.
 
-    Those are contractions and residual additions; for the points "inputs", which need
-    no search, nothing is returned.
+    Those are contractions, residual additions and means; for the points "inputs",
+    which need no search, nothing is returned.
 
     A residual addition adds two activations of one shape, of which at least one is an
     affine function of a contraction's result (a bias, batch norm, dropout) and the
     other is not made of that same result element by element. So the sums in GELU,
     softmax or a gate are none.
+
+    A mean sums up, along any axes, what came out of integers: a contraction's result
+    behind its bias, batch norm and relu, or a residual sum. Nothing else may read that
+    but contractions and residual additions: a sum of values that are combined with it
+    again is a statistic, as in batch norm while it trains.
 
     Args:
       body: a jaxpr, closed or open.
@@ -116,14 +138,26 @@ def operands(body: Any, marks: flow.Marks, points: str) -> dict[Path, tuple]:
         return {}
     finder = _Finder()
     finder.walk(body, marks, [finder.fresh() if mark else None for mark in marks], ())
-    return finder.found
+    return {
+        path: sources
+        for path, (name, sources) in finder.found.items()
+        if name in CONTRACTIONS
+        or name in POLICIES[points]
+        and (name not in MEANS or sources[0] not in finder.combined)
+    }
 
 
 class _Finder:
-    """Follows affine functions of contractions through a program, once, in order."""
+    """Follows affine functions of contractions through a program, once, in order.
+
+    Attributes:
+      found: path -> the operation's name and the sources of its operands.
+      combined: sources that operations of other names read.
+    """
 
     def __init__(self) -> None:
-        self.found: dict[Path, tuple[int | None, ...]] = {}
+        self.found: dict[Path, tuple[str, tuple[int | None, ...]]] = {}
+        self.combined: set[int] = set()
         self._numbers = itertools.count()
 
     def fresh(self) -> Line:
@@ -164,23 +198,37 @@ class _Finder:
         """Returns the lines of an equation's outputs, and notes it if it is one."""
         name, lines = eqn.primitive.name, [line for line in given if line]
         fresh = [self.fresh() for _ in eqn.outvars]
-        if name in CONTRACTIONS or (name == "add" and _residual(eqn, given)):
-            self.found[here] = tuple(line and line.source for line in given)
+        residual = name == "add" and _residual(eqn, given)
+        mean = name in MEANS and bool(lines) and lines[0].whole
+        if name in CONTRACTIONS or residual or mean:
+            sources = tuple(line and line.source for line in given)
+            self.found[here] = name, sources
+        elif name not in (*_PARTS, *_MOVES):
+            self.combined.update(line.source for line in lines)
         if name in CONTRACTIONS:
-            return [fresh[0]._replace(of=fresh[0].source)]
+            return [fresh[0]._replace(of=fresh[0].source, whole=True)]
         if name in _PARTS and given[0] and not any(given[1:]):
-            return [fresh[0]._replace(source=given[0].source)]
+            kept = given[0]
+            return [fresh[0]._replace(source=kept.source, whole=kept.whole)]
+        if name in _LARGEST and given[0] and not any(given[1:]):
+            return [fresh[0]._replace(whole=given[0].whole)]
         if name not in (*_MOVES, *_SAME, *_AFFINE, *_ELEMENTS) or not lines:
             return fresh
         roots = frozenset().union(*(line.roots for line in lines))
         repeats = all(line.repeats for line in lines) or _repeated(eqn)
         moved = name in _MOVES and given[0]
+        of = _affine(eqn, given)
+        # Of a bound that is data, not of a number, both have to be.
+        whole = name in (*_BOUNDS, *_MOVES, *_SAME) and all(
+            line.whole for line in lines
+        )
         return [
             Line(
-                _affine(eqn, given),
+                of,
                 roots,
                 given[0].source if moved else line.source,
                 repeats,
+                whole or residual or of is not None,
             )
             for line in fresh
         ]

@@ -102,7 +102,7 @@ def with_results(
             step = block.steps.get(j)
             if isinstance(step, Site):
                 done = rounded.get(step.name, ())
-                sides = zip(SIDES, eqn.invars, strict=True)
+                sides = zip(SIDES, eqn.invars, strict=False)
                 if not all(side in done for side, a in sides if a is out):
                     return False
             elif not _keeps(eqn) or not all(settled(v) for v in eqn.outvars):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lib import errors, numerics
+from lib.program.points import MEANS
 from lib.program.sites import Site
 
 Settings = Mapping[str, Any]
@@ -43,12 +44,14 @@ def check(settings: Settings, where: str) -> None:
 def rows(site: Site, side: str) -> tuple[int, ...]:
     """Returns the axes of an operand that a row has a range along: all not contracted.
 
-    Of a convolution the images alone: its window sums over places and channels. Of a
-    sum, which contracts nothing, all but the last.
+    Of a convolution the images alone: its window sums over places and channels; of a
+    mean, too. Of an addition, which contracts nothing, all but the last.
     """
     rank = len(getattr(site, side).shape)
     if site.primitive == "add":
         return tuple(range(rank - 1))
+    if site.primitive in MEANS:
+        return (0,)
     dims = site.params["dimension_numbers"]
     if site.primitive == "conv_general_dilated":
         spec = dims.lhs_spec if side == "lhs" else dims.rhs_spec

@@ -1,7 +1,7 @@
 """The contractions of a traced pure function, named by JAX's name stack.
 
-A *site* is one `dot_general` or `conv_general_dilated` of the program, and with the
-points "adds" a residual addition too (`points.py`). A function
+A *site* is one `dot_general` or `conv_general_dilated` of the program, and with other
+points than "inputs" a residual addition or a mean too (`points.py`). A function
 `f(params, *args, **kwargs)` is traced with its arrays abstract; everything else in its
 arguments (`train=True`, None, a Python number) is static.
 """
@@ -29,14 +29,16 @@ class Site(NamedTuple):
     Attributes:
       name: the scope it stands in, such as `MLP/Dense_0`; the primitive's name where
         there is no scope; `#1`, `#2` mark further sites of the same scope, in the
-        program's order. A residual addition is `add` in its scope.
-      primitive: `dot_general`, `conv_general_dilated` or `add`.
-      lhs, rhs, out: shape and dtype of the operands and the result of one call.
+        program's order. A residual addition or the sum of a mean is its primitive
+        in its scope.
+      primitive: `dot_general`, `conv_general_dilated`, or one of `POLICIES`.
+      lhs, rhs, out: shape and dtype of the operands and the result of one call; a
+        mean has one operand, and its rhs is None.
       lhs_is_weight, rhs_is_weight: the operand depends on nothing but the first
         positional argument (the params) and constants.
       macs: multiply-accumulates of all calls in one run of the program. Every tap of a
         convolution counts, those on padding too. A while is counted as one turn, and
-        a cond as all of its branches. 0 of an addition.
+        a cond as all of its branches. 0 of what only adds.
       scans: lengths of the scans around it, outermost first.
       around: the control flow around it, outermost first: scan, while, cond.
       params: the equation's own parameters (dimension numbers, strides, ...).
@@ -45,7 +47,7 @@ class Site(NamedTuple):
     name: str
     primitive: str
     lhs: jax.ShapeDtypeStruct
-    rhs: jax.ShapeDtypeStruct
+    rhs: jax.ShapeDtypeStruct | None
     out: jax.ShapeDtypeStruct
     lhs_is_weight: bool
     rhs_is_weight: bool
@@ -72,7 +74,8 @@ class Site(NamedTuple):
         return tuple(
             side
             for side in SIDES
-            if not weight[side]
+            if getattr(self, side) is not None
+            and not weight[side]
             and jnp.issubdtype(getattr(self, side).dtype, jnp.floating)
         )
 
@@ -241,23 +244,25 @@ class _Reader:
         return Block(jaxpr, consts, steps)
 
     def _site(self, eqn: core.JaxprEqn, marks: flow.Marks, place: reach.Place) -> Site:
-        scope = place.join(eqn) or eqn.primitive.name
-        if eqn.primitive.name == "add" and scope != "add":
-            scope += "/add"
+        name = eqn.primitive.name
+        scope = place.join(eqn) or name
+        if name not in CONTRACTIONS and scope != name:
+            scope += f"/{name}"
         number = self._seen[scope]
         self._seen[scope] += 1
-        lhs, rhs, out = (
+        *operands, out = (
             jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
             for v in (*eqn.invars, *eqn.outvars)
         )
+        lhs, rhs = operands if len(operands) > 1 else (*operands, None)
         return Site(
             name=f"{scope}#{number}" if number else scope,
-            primitive=eqn.primitive.name,
+            primitive=name,
             lhs=lhs,
             rhs=rhs,
             out=out,
             lhs_is_weight=not marks[0],
-            rhs_is_weight=not marks[1],
+            rhs_is_weight=rhs is not None and not marks[1],
             macs=_macs(eqn, lhs, rhs, out) * math.prod(place.scans),
             scans=place.scans,
             around=place.around,
@@ -268,7 +273,7 @@ class _Reader:
 def _macs(
     eqn: core.JaxprEqn,
     lhs: jax.ShapeDtypeStruct,
-    rhs: jax.ShapeDtypeStruct,
+    rhs: jax.ShapeDtypeStruct | None,
     out: jax.ShapeDtypeStruct,
 ) -> int:
     """Returns the multiply-accumulates of one call."""

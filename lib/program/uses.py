@@ -66,7 +66,7 @@ def _follow(
             case None:
                 _note(found, given, eqn.primitive.name)
             case Site() as site:
-                for side, label in zip(SIDES, given, strict=True):
+                for side, label in zip(SIDES, given, strict=False):
                     if label is not None:
                         found[label].append(Use(site, side, ""))
             case blocks:
