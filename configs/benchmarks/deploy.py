@@ -29,12 +29,12 @@ def get_config(arg=""):
                 cnn=dict(
                     model=common.model("cnn", widths=(64, 128, 256), depth=1),
                     shape=(32, 32, 3),
-                    points="inputs",
+                    points="means",
                 ),
                 resnet=dict(
                     model=common.model("resnet", depth=20, widths=(32, 64, 128)),
                     shape=(32, 32, 3),
-                    points="adds",
+                    points="means",
                 ),
                 transformer=dict(
                     model=common.model(

@@ -73,6 +73,11 @@ def nodes(path):
     return onnx.load(path).graph.node
 
 
+def attributes(node):
+    """Returns (name, value) of each attribute of a node."""
+    return [(a.name, onnx.helper.get_attribute_value(a)) for a in node.attribute]
+
+
 def arrays(path):
     """Returns {name: array} of the file."""
     made = onnx.load(path).graph.initializer

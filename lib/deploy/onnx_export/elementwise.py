@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from lib.deploy.onnx_export.aligned import emit
 from lib.deploy.onnx_export.contraction import Contraction
 from lib.deploy.onnx_export.graph import Graph
+from lib.deploy.onnx_export.means import PlaceSum
 from lib.deploy.onnx_export.values import Const, Tensor, Value
 from lib.deploy.onnx_export.windows import Windows
 
@@ -49,35 +51,6 @@ DIRECT = {
 _LOGICAL = ("and", "or", "not", "xor")
 
 
-def emit(
-    graph: Graph, out: Any, values: list[Value], build: Callable[..., str]
-) -> Tensor:
-    """Returns what `build(*names)` adds to the graph, with axes as they are stored.
-
-    Args:
-      graph: to add to.
-      out: shape and dtype of the result.
-      values: operands of the result's rank, or scalars; not all of them known.
-      build: takes names of tensors that are stored alike and returns one.
-    """
-    values = [graph.force(v) for v in values]
-    rank = len(out.shape)
-    full = [v for v in values if isinstance(v, Tensor) and len(v.shape) == rank]
-    whole = [v for v in full if v.shape == out.shape]
-    order = next((v.order for v in whole + full), tuple(range(rank)))
-    name = build(
-        *(graph.stored(v, order if len(v.shape) == rank else ()) for v in values)
-    )
-    lengths = [v.array.shape if isinstance(v, Const) else v.shape for v in values]
-    lengths = [shape for shape in lengths if len(shape) == rank]
-    reached = all(
-        any(s[axis] == n for s in lengths) for axis, n in enumerate(out.shape)
-    )
-    if not reached:  # operands that are repeated, and none has the length
-        name = graph.expand(name, tuple(out.shape[axis] for axis in order))
-    return Tensor(name, tuple(out.shape), np.dtype(out.dtype), order)
-
-
 def direct(primitive: str) -> Callable[..., Value]:
     """Returns the rule of a primitive in `DIRECT`."""
 
@@ -92,7 +65,10 @@ def direct(primitive: str) -> Callable[..., Value]:
 
 
 def affine(primitive: str) -> Callable[..., Value]:
-    """Returns the rule of add, sub, mul or div: constants go into a contraction."""
+    """Returns the rule of add, sub, mul or div: constants go into a contraction.
+
+    A sum over places that is divided by their number is a mean.
+    """
     otherwise = direct(primitive)
 
     def rule(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
@@ -102,6 +78,10 @@ def affine(primitive: str) -> Callable[..., Value]:
                 folded = x.folded(primitive, c, swapped=bool(i))
                 if folded is not None:
                     return folded
+        if primitive == "div" and isinstance(values[0], PlaceSum):
+            mean = values[0].divided(graph, values[1])
+            if mean is not None:
+                return mean
         return otherwise(graph, params, values, out)
 
     return rule

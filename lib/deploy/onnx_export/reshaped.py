@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lib.deploy.onnx_export import means
 from lib.deploy.onnx_export.graph import Graph
 from lib.deploy.onnx_export.values import Const, Shape, Tensor, Value, tensor
 
@@ -139,6 +140,9 @@ def reduced(op: str) -> Callable[..., Value]:
         if not axes:
             return x
         stored = sorted(x.order.index(axis) for axis in axes)
+        found = means.place_sum(graph, x, stored, out) if op == "ReduceSum" else None
+        if found is not None:
+            return found
         name = graph.node(op, x.name, graph.array(stored, np.int64), keepdims=0)
         rest = [axis for axis in x.order if axis not in axes]
         order = tuple(sorted(rest).index(axis) for axis in rest)

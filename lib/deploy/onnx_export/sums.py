@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lib.deploy.onnx_export import elementwise, integers
+from lib.deploy.onnx_export import aligned, elementwise, integers
 from lib.deploy.onnx_export.graph import Graph
 from lib.deploy.onnx_export.values import Value
 from lib.program import Site
@@ -27,4 +27,4 @@ def add(
         ]
         return graph.node("Add", *points)
 
-    return elementwise.emit(graph, out, values, build)
+    return aligned.emit(graph, out, values, build)

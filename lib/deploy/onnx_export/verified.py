@@ -8,10 +8,15 @@ import numpy as np
 
 from lib import errors, program, representations
 from lib.deploy.onnx_export import runtime
+from lib.program.points import MEANS
 
-# What contractions and residual sums become, as integers and in float.
+# What contractions, residual sums and means become, as integers and in float.
 _CONTRACTIONS = (runtime.INTEGERS, (*runtime.FLOATS, *runtime.FEW_BITS))
 _SUMS = (("QLinearAdd",), ("Add",))
+_MEANS = (
+    ("QLinearGlobalAveragePool", "QLinearAveragePool"),
+    ("GlobalAveragePool", "AveragePool", "ReduceSum"),
+)
 
 
 class Row(NamedTuple):
@@ -156,7 +161,7 @@ def _rows(path, f, params, inputs, rules, points) -> list[Row]:
     nodes = runtime.nodes(path)
     rows = []
     for site in sites:
-        whole, floats = _SUMS if site.primitive == "add" else _CONTRACTIONS
+        whole, floats = _operators(site)
         made = [op for op, name in nodes if _scope(name) == site.name]
         operators = tuple(op for op in made if op in (*whole, *floats))
         rows.append(
@@ -173,6 +178,13 @@ def _rows(path, f, params, inputs, rules, points) -> list[Row]:
     return rows
 
 
+def _operators(site: program.Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns what a site may become, as integers and in float."""
+    if site.primitive == "add":
+        return _SUMS
+    return _MEANS if site.primitive in MEANS else _CONTRACTIONS
+
+
 def _scope(name: str) -> str:
     """Returns the scope in the name of one of the runtime's nodes."""
     return name.removeprefix("fused ").rpartition("/")[0]
@@ -182,6 +194,8 @@ def _why(site: program.Site) -> str:
     """Returns why the runtime may compute a site in float; empty if it may not."""
     if site.primitive == "add":
         return "a sum is of integers only where its result is rounded too"
+    if site.primitive in MEANS:
+        return "a mean is of integers only of all places, and if it is rounded too"
     if site.params.get("feature_group_count", 1) > 1:
         return "no integer kernel convolves in groups where the result is not rounded"
     return ""

@@ -14,6 +14,7 @@ from lib.deploy.onnx_export import (
     constants,
     elementwise,
     graph,
+    means,
     reshaped,
     rounding,
     sums,
@@ -24,6 +25,7 @@ from lib.deploy.onnx_export.contraction import Contraction
 from lib.deploy.onnx_export.contractions import Contract
 from lib.deploy.onnx_export.values import Const, Tensor, Value, known, tensor
 from lib.program import flow
+from lib.program.points import MEANS
 from lib.program.sites import Block, Site, read
 
 # primitive -> rule(graph, params, values, out); contractions stand apart.
@@ -140,6 +142,9 @@ class _Walker(NamedTuple):
             found = constants.fold(self.graph, eqn, values, out)
         elif isinstance(step, Site) and name == "add":
             found = sums.add(self.graph, self.contract.plan, step, values, out)
+        elif isinstance(step, Site) and name in MEANS:
+            x = means.rounded(self.graph, self.contract.plan, step, values[0])
+            found = RULES[name](self.graph, eqn.params, [x], out)
         elif isinstance(step, Site):
             found = self.contract(self.graph, step, values, out)
         elif name in RULES:
