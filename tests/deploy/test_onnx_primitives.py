@@ -93,6 +93,21 @@ def test_products_of_two_activations(tmp_path):
     exported.check(f, {}, exported.data(3, 4, 2, 5), tmp_path / "one.onnx")
 
 
+def test_operands_of_a_product_stand_as_they_are_stored(tmp_path):
+    """JAX writes attention's second product with the values first."""
+
+    def f(_, x):
+        weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", x, x))
+        return lax.dot_general(x, weights, (((1,), (3,)), ((0, 2), (0, 1))))
+
+    path = tmp_path / "one.onnx"
+    exported.check(f, {}, exported.data(3, 4, 2, 5), path)
+    turns = [dict(exported.attributes(n))["perm"] for n in exported.nodes(path)
+             if n.op_type == "Transpose"]  # fmt: skip
+    # Queries and values row by row; keys; the result, as the function returns it.
+    assert turns == [[0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]]
+
+
 CONVOLUTIONS = {  # kernel, input, and how; channels last
     "strided": ((3, 2, 3, 5), (2, 7, 6, 3), dict(window_strides=(2, 1))),
     "dilated": ((2, 2, 3, 5), (2, 7, 6, 3), dict(rhs_dilation=(2, 1))),

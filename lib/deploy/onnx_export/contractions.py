@@ -14,6 +14,7 @@ from lib.deploy.onnx_export.graph import Graph
 from lib.deploy.onnx_export.reshaped import Flat
 from lib.deploy.onnx_export.values import Codes, Const, Shape, Tensor, Value
 from lib.program import Site
+from lib.program.sites import SIDES
 
 
 class Contract(NamedTuple):
@@ -110,24 +111,32 @@ class Contract(NamedTuple):
         return name, None
 
     def _product(self, graph, site, operands, sides, out) -> Tensor:
-        """Returns a product of two tensors, or one for each example of a batch."""
+        """Returns a product of two tensors, or one for each example of a batch.
+
+        The second may stand first, and the result is stored the other way round then.
+        """
+        pairs = list(zip(map(graph.force, operands), sides, SIDES, strict=True))
+        turned = min((pairs, pairs[::-1]), key=_moved)
         names = []
-        for i, (x, (summed, batch, free)) in enumerate(
-            zip(operands, sides, strict=True)
-        ):
-            order = (*batch, *free, *summed) if i == 0 else (*batch, *summed, *free)
-            name = graph.stored(x, order)
+        for i, (x, (summed, batch, free), side) in enumerate(turned):
+            name = graph.stored(x, _wanted(i, summed, batch, free))
             if len(free) != 1 or len(summed) != 1:
                 lengths = [_length(x, free), _length(x, summed)]
                 name = graph.reshape(
                     name, (*_shape(x, batch), *(lengths if i == 0 else lengths[::-1]))
                 )
-            names.append(self.plan.rounded(graph, site, ("lhs", "rhs")[i], name)[0])
+            names.append(self.plan.rounded(graph, site, side, name)[0])
         name = graph.node("MatMul", *names)
-        if any(len(free) != 1 for _, _, free in sides):
-            name = graph.reshape(name, out.shape)
         shape = tuple(out.shape)
-        return Tensor(name, shape, np.dtype(out.dtype), tuple(range(len(shape))))
+        ends = [len(sides[0][1])]  # of the batch, and of the free axes of either side
+        ends += [ends[0] + len(sides[0][2]), len(shape)]
+        first, second = (list(range(*ends[i : i + 2])) for i in range(2))
+        if turned[0] is not pairs[0]:
+            first, second = second, first
+        order = (*range(ends[0]), *first, *second)
+        if any(len(free) != 1 for _, _, free in sides):
+            name = graph.reshape(name, tuple(shape[axis] for axis in order))
+        return Tensor(name, shape, np.dtype(out.dtype), order)
 
     def _conv(self, graph: Graph, site: Site, operands: list[Value], out: Any) -> Value:
         params, (x, w) = site.params, operands
@@ -186,6 +195,25 @@ def _cast(graph: Graph, x: Value, dtype: np.dtype) -> Value:
     x = graph.force(x)
     name = graph.node("Cast", x.name, to=graph.kind(dtype))
     return x._replace(name=name, dtype=dtype)
+
+
+def _wanted(i: int, summed: Any, batch: Any, free: Any) -> tuple[int, ...]:
+    """Returns the order in which MatMul takes its first or second operand."""
+    return (*batch, *free, *summed) if i == 0 else (*batch, *summed, *free)
+
+
+def _moved(operands: Any) -> int:
+    """Returns how much is to be moved for a product of operands in this order.
+
+    Where the last axis moves, it is element by element, which takes several times as
+    long as row by row.
+    """
+    cost = 0
+    for i, (x, axes, _) in enumerate(operands):
+        wanted = _wanted(i, *axes)
+        if isinstance(x, Tensor) and x.order != wanted:
+            cost += 1 if x.order[-1] == wanted[-1] else 3
+    return cost
 
 
 def _free(x: Value, summed: Any, batch: Any) -> list[int]:
