@@ -45,8 +45,8 @@ def times(
       warmup: rounds before these.
 
     Returns:
-      {name: [{"threads", "batch", "median", "low", "high", "n"}]}, milliseconds a
-      batch with quartiles.
+      {name: [{"threads", "batch", "median", "low", "high", "n", "cpu"}]}, milliseconds
+      a batch with quartiles; `cpu` is the median of the process's CPU time.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
     usable = [count for count in threads if count <= cores()]
@@ -102,6 +102,7 @@ def _times(files, pixels, threads, repeats, warmup):
         for name, t in measure.in_turn(calls, repeats=repeats, warmup=warmup).items():
             row = {"threads": threads, "batch": len(batch), "n": t.n}
             row |= {"median": t.median_ms, "low": t.low_ms, "high": t.high_ms}
+            row["cpu"] = t.cpu_ms
             rows.append((name, row))
     return rows
 

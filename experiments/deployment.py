@@ -137,5 +137,6 @@ def _measured(
     return {
         "artifacts": entries,
         "left_out": left_out,
+        "against": against,
         "verdicts": speed.verdicts(entries, against),
     }

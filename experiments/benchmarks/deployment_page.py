@@ -8,6 +8,23 @@ from lib.report import formats
 COMMAND = "python run.py --config=configs/benchmarks/deploy.py --workdir=DIR"
 
 
+def _cpu(model: Mapping[str, Any]) -> list[str]:
+    """Returns for each file of integers its gain by CPU time, which others' load, that
+    the wall clock sees, does not enter."""
+    found = []
+    for name, entry in model["artifacts"].items():
+        other = model["artifacts"].get(model["against"][name])
+        if other is None:
+            continue
+        gains = ", ".join(
+            f"{formats.times(whole['cpu'] / row['cpu'])} at batch {row['batch']} "
+            f"({row['threads']} thread{'s' if row['threads'] > 1 else ''})"
+            for row, whole in zip(entry["times_ms"], other["times_ms"], strict=True)
+        )
+        found.append(f"{name} by the CPU time of the process: {gains}")
+    return found
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """Returns the page; every number in it comes from `result`."""
     about, settings = result["environment"], result["config"]["export"]
@@ -52,6 +69,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
         lines += [f"- {sentence}" for sentence in model["verdicts"]]
+        lines += [f"- {sentence}" for sentence in _cpu(model)]
         lines += [f"- No {kind}: {why}" for kind, why in model["left_out"].items()]
         lines.append("")
     return "\n".join(lines)

@@ -61,3 +61,5 @@ def test_calls_take_turns_and_keep_their_own_times():
     found = measure.in_turn(calls, repeats=2, warmup=1)
     assert order == ["a", "b"] * 3
     assert found["a"].high_ms < 20 <= found["b"].low_ms
+    # Who sleeps takes no CPU time.
+    assert found["b"].cpu_ms < found["b"].low_ms / 2
