@@ -113,8 +113,9 @@ def calibrate(
 
     Returns:
       `{site: {'lhs': (smallest, largest), 'rhs': ...}}` in program order, for the
-      sites and sides that `observe` reaches; arrays of shape `Site.scans`. With the
-      points "adds" operands that are one value, or parts of one, get the range of all.
+      sites and sides that `observe` reaches; arrays of shape `Site.scans`. With
+      other points than "inputs" operands that are one value, or parts of one, get the
+      range of all.
 
     Raises:
       UserError: there are no batches, or a site saw NaN or infinity.

@@ -66,7 +66,8 @@ def export_int8(
       rules: for `program.fake_quantize`; sites with a rule of None stay in float. With
         bits=8 and symmetric=False rounding is one operator, else two.
       points: of `program.POLICIES`, as the ranges are calibrated. With "adds" residual
-        additions are integers too where their result is rounded.
+        additions are integers too where their result is rounded; with "means" all of
+        a convolutional network is that ends in a mean over its places.
       factored: export `program.run_factored(f)`: weights that are products of factors
         run factor by factor where that is less work (`program.factored` says). The
         ranges are those of that function, on `program.keep_factors(f)(frozen, x)`.
