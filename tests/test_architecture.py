@@ -23,6 +23,7 @@ ROOMS = {
     "data": set(),
     "models": set(),
     "deploy": {"transforms", "program"},
+    "shrink": {"program"},
     "train": ALGEBRAS,
     "report": ALGEBRAS,
 }
