@@ -25,8 +25,8 @@ def stage(**changes):
             teacher="",  # the stage that teaches; "" for none
             objective=("cross_entropy",),  # names of terms, settings at the top
             prepare=(),  # names of changes of weights before all else, left to right:
-            # "fold_batch_norm", "equalize", "smooth", "awq", "correct_bias",
-            # "reestimate"
+            # "shrink", "drop", "fold_batch_norm", "equalize", "smooth", "awq",
+            # "correct_bias", "reestimate"
             transforms=(),  # names of techniques on weights, chained left to right
             program=(),  # names of techniques on activations
             augment=(),  # names of augmentations, applied left to right
@@ -98,6 +98,25 @@ def base(experiment="compress", stages=()):
                 ahead=16,  # batches it reads ahead
             ),
             # Preparations; fold_batch_norm and equalize have no settings.
+            shrink=dict(
+                fraction=0.5,  # of the units of each group removed, rounded up
+                pattern=".",  # groups that are cut: channels, neurons, heads
+                rules=(),  # pairs (pattern, fraction), instead of one fraction
+                score="l1",  # or "l2", "scale" of norms, "random"; or, measured on
+                # batches, "taylor", "fisher", "activation", "apoz"
+                scope="group",  # or "global": the least of all groups together
+                multiple=1,  # kept units are a multiple of it
+                floor=1,  # units of each group that are kept in any case
+                budget="",  # or "macs", "latency": the fraction that meets the target
+                target=0.5,  # share of what it costs before
+                batches=8,  # of training data, to measure on
+                seed=0,  # of the random order
+            ),
+            drop=dict(
+                count=1,  # residual branches dropped: those the loss misses least
+                pattern=".",  # branches that may go
+                batches=8,  # of training data, to measure on
+            ),
             smooth=dict(
                 alpha=0.5,  # how much of the outliers moves into the weights
                 batches=8,  # of training data, to measure activations on

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import preparing, recipe, scoring, shipping
-from lib import errors, models, objectives, program, transforms
+from experiments import preparing, recipe, scoring, shipping, shrinking
+from lib import errors, models, objectives, program, shrink, transforms
 from lib.data import dataset
 from lib.models import foreign
 from lib.report import progress
@@ -24,6 +24,7 @@ class Stage(NamedTuple):
       points: of `program.POLICIES`, which operands these may round.
       plan: what takes each of its weights.
       coverage: what takes each of its contractions.
+      cut: what its weights have lost, as far as shapes tell.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage(NamedTuple):
     points: str
     plan: list[transforms.Row]
     coverage: list[program.Row]
+    cut: shrink.Plan = shrinking.NONE
 
 
 def settings(config: Any) -> None:
@@ -119,26 +121,28 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
     for index, name in enumerate(config.stages):
         stage = config[name]
         if stage.start:
-            module = found[stage.start].module
+            module, plan = found[stage.start].module, found[stage.start].cut
             shapes[name] = shapes[stage.start]
         else:
-            module = recipe.build_model(stage.model, data.classes)
+            module, plan = recipe.build_model(stage.model, data.classes), shrinking.NONE
             if stage.weights:  # what does not fit is told before any compute
                 foreign.load(stage.weights, module, data.shape)
             key = jax.eval_shape(lambda: jax.random.key(0))
             shapes[name] = jax.eval_shape(
                 lambda k, m=module: models.init(m, k, data.shape), key
             )
-        params, variables = shapes[name]
         rules = recipe.rules(config, stage)
-        network = step.Network(models.make_apply(module))
-        teacher = network if stage.teacher else None
-        preparing.outline(config, stage, network, params, variables, data.shape)
+        apply = models.make_apply(module)
+        teacher = step.Network(apply) if stage.teacher else None
+        start = preparing.Prepared(*shapes[name], plan)
+        start = preparing.outline(config, stage, apply, start, data.shape)
+        params, variables = shapes[name] = start.params, start.variables
+        network = step.Network(shrinking.resized(apply, start.plan))
         given = scoring.outline(config, stage, network, params, variables, data.shape)
         made, chain = recipe.build(
             config, stage, network, teacher, data.normalisation, given
         )
-        plan = transforms.plan(chain.transform, params)
+        taken = transforms.plan(chain.transform, params)
         example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
         points = config.fake_quantize.points if rules else "inputs"
         rows = program.coverage(network.apply, rules, points=points)(
@@ -151,7 +155,7 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         }
         taught = (logits, {}) if stage.teacher else None
         jax.eval_shape(made.objective, (logits, {}), batch, params, taught)
-        found[name] = Stage(name, index, module, rules, points, plan, rows)
+        found[name] = Stage(name, index, module, rules, points, taken, rows, start.plan)
         _tell(found[name])
     return list(found.values())
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments import packing, recipe
-from lib import errors, files, models, program, representations, tree
+from lib import errors, files, program, representations, tree
 from lib.data import dataset, pipeline
 from lib.deploy import measure
 from lib.report import progress
@@ -61,7 +61,7 @@ class Programs(NamedTuple):
 
 
 # What of an artifact's metadata decides how it is run.
-_RUNS = ("model", "classes", "rules", "points", "normalisation")
+_RUNS = ("model", "classes", "rules", "points", "normalisation", "cut")
 
 
 def _network(about: dict[str, Any], config: Any) -> Programs:
@@ -90,7 +90,7 @@ def measured(
     """Returns what was measured of one artifact."""
     key = json.dumps({k: one.about.get(k) for k in _RUNS}, sort_keys=True)
     module, plain, network, split_metrics, logits = network_for(key)
-    models.check(module, one.params, one.variables, data.shape)
+    packing.check(one, module, data.shape)
     example = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
     # Products are multiplied out but where two small contractions are the cheaper.
     keep = program.keep_factors(plain)

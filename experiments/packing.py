@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lib import errors, models, representations, tree
+from experiments import shrinking
+from lib import errors, models, representations, shrink, tree
 from lib.data import normalise
 from lib.deploy import artifact
 from lib.train import step
@@ -97,7 +98,19 @@ def network(about: dict[str, Any], module: Any) -> step.Network:
         for pattern, settings in about["rules"]
     )
     # Artifacts of before there were policies round the inputs of contractions.
-    return step.Network(models.make_apply(module), rules, about.get("points", "inputs"))
+    apply = shrinking.resized(models.make_apply(module), cut(about))
+    return step.Network(apply, rules, about.get("points", "inputs"))
+
+
+def cut(about: dict[str, Any]) -> shrink.Plan:
+    """Returns what was cut off the weights of an artifact."""
+    return shrink.from_plain(about["cut"]) if about.get("cut") else shrinking.NONE
+
+
+def check(one: Packed, module: Any, shape: Any) -> None:
+    """Raises a `UserError` unless the weights, before any cut, fit model and images."""
+    weights = {"params": one.params, "variables": one.variables}
+    models.check(module, **shrink.full(cut(one.about), weights), shape=shape)
 
 
 def normalisation(about: dict[str, Any]) -> normalise.Normalisation:

@@ -1,43 +1,48 @@
-"""Changes of a stage's weights before all else, by name: none changes the function.
+"""Changes of a stage's weights before all else, by name.
 
-But for `correct_bias` and `reestimate`, which change it towards what it was before the
-weights are rounded. All are found by following the traced program in evaluation.
+Most keep the function. `shrink` and `drop` remove a part of it, with proof that what is
+left is what zeros in its place would give; `correct_bias` and `reestimate` change it
+towards what it was before weights were rounded or removed. All are found by following
+the traced program in evaluation.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments import scoring
-from lib import errors, program, tree
+from experiments import scoring, shrinking
+from experiments.shrinking import Made
+from lib import errors, program, shrink, tree
 from lib.data import augment
 from lib.report import progress
+from lib.train import step
 
 # (params, variables) -> params as the stage's chain rounds them.
 Rounded = Callable[[Any, Any], Any]
-Prepared = tuple[Any, list[program.Change]]  # {"params", "variables"}, what changed
 
 EXAMPLES = 2  # images to follow the program with, and to check it on
 
 
-def fold_batch_norm(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def fold_batch_norm(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.fold_batch_norm`."""
     del settings, rounded
-    return program.fold_batch_norm(_function(scene))(_weights(scene), *_example(scene))
+    return Made(
+        *program.fold_batch_norm(_function(scene))(_weights(scene), *_example(scene))
+    )
 
 
-def equalize(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def equalize(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.equalize`."""
     del settings, rounded
-    return program.equalize(_function(scene))(_weights(scene), *_example(scene))
+    return Made(*program.equalize(_function(scene))(_weights(scene), *_example(scene)))
 
 
-def smooth(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def smooth(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.smooth` by what some batches give."""
     del rounded
-    return program.smooth(
+    made = program.smooth(
         _function(scene),
         _weights(scene),
         _batches(scene, settings),
@@ -45,11 +50,12 @@ def smooth(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
         alpha=settings.alpha,
         pattern=settings.pattern,
     )
+    return Made(*made)
 
 
-def awq(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def awq(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.awq` with the rounding of the stage's chain."""
-    return program.awq(
+    made = program.awq(
         _function(scene),
         _weights(scene),
         _batches(scene, settings),
@@ -58,12 +64,13 @@ def awq(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
         points=settings.points,
         pattern=settings.pattern,
     )
+    return Made(*made)
 
 
-def correct_bias(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def correct_bias(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.correct_bias` for the rounding of the stage's chain."""
     weights = _weights(scene)
-    return program.correct_bias(
+    made = program.correct_bias(
         _function(scene),
         weights,
         {**weights, "params": rounded(**weights)},
@@ -71,9 +78,10 @@ def correct_bias(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepa
         example=_example(scene),
         pattern=settings.pattern,
     )
+    return Made(*made)
 
 
-def reestimate(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepared:
+def reestimate(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
     """`program.reestimate` with the weights as the stage's chain rounds them.
 
     Over batches distorted as in the training that the weights come from: statistics of
@@ -87,11 +95,13 @@ def reestimate(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Prepare
     found = scene.batches(settings.batches, settings.augment)
     batches = ((batch["image"], batch["key"]) for batch in found)
     variables, changes = program.reestimate(update, scene.variables, batches)
-    return {"params": scene.params, "variables": variables}, changes
+    return Made({"params": scene.params, "variables": variables}, changes)
 
 
 # name -> (scene, the settings under its name, rounding) -> what it makes.
-PREPARATIONS: dict[str, Callable[[scoring.Scene, Any, Rounded], Prepared]] = {
+PREPARATIONS: dict[str, Callable[[scoring.Scene, Any, Rounded], Made]] = {
+    "shrink": shrinking.units,
+    "drop": shrinking.branches,
     "fold_batch_norm": fold_batch_norm,
     "equalize": equalize,
     "smooth": smooth,
@@ -101,29 +111,60 @@ PREPARATIONS: dict[str, Callable[[scoring.Scene, Any, Rounded], Prepared]] = {
 }
 
 
+class Prepared(NamedTuple):
+    """What a stage trains from.
+
+    Attributes:
+      params: nested dict of dense weights.
+      variables: the model's other collections.
+      plan: what was cut off them, by this stage and those before it.
+      metrics: of the stage, to be reported.
+    """
+
+    params: Any
+    variables: Any
+    plan: shrink.Plan
+    metrics: dict[str, float] = {}
+
+
 def prepare(
-    config: Any, stage: Any, scene: scoring.Scene, rounded: Rounded
-) -> tuple[Any, Any]:
-    """Returns (params, variables) after the preparations of `stage.prepare`, in order.
+    config: Any,
+    stage: Any,
+    start: Prepared,
+    scene: Callable[[Prepared], scoring.Scene],
+    rounded: Callable[[Prepared], Any],
+) -> Prepared:
+    """Returns the weights after the preparations of `stage.prepare`, in order.
 
     Says what each of them changed, and what it left and why.
 
     Args:
       config: the whole config, with settings under the names.
       stage: the stage's settings.
-      scene: its network in float, weights and batches.
-      rounded: (params, variables) -> params as the stage's chain will round them.
+      start: the weights before.
+      scene: weights -> the network in float at their sizes, with weights and batches.
+      rounded: weights -> params as the stage's chain will round them.
 
     Raises:
       UserError: an unknown name, or settings that do not fit.
       RunError: a preparation would have changed the function.
     """
     check(config, stage)
+    now = start
     for name in stage.prepare:
-        made, changes = PREPARATIONS[name](scene, config.get(name), rounded)
-        scene = scene._replace(params=made["params"], variables=made["variables"])
-        progress.say(_told(name, changes))
-    return scene.params, scene.variables
+
+        def on_grid(params: Any, variables: Any, now: Prepared = now) -> Any:
+            return rounded(now._replace(params=params, variables=variables))
+
+        made = PREPARATIONS[name](scene(now), config.get(name), on_grid)
+        now = Prepared(
+            made.weights["params"],
+            made.weights["variables"],
+            shrink.compose(now.plan, made.plan),
+            now.metrics | made.metrics,
+        )
+        progress.say(_told(name, made.changes))
+    return now
 
 
 def check(config: Any, stage: Any) -> None:
@@ -137,7 +178,9 @@ def check(config: Any, stage: Any) -> None:
                 "for each; use one of the two"
             )
         settings = config.get(name, {})
-        for key, least in (("batches", 1), ("points", 2)):
+        if name == "shrink":
+            shrinking.check(settings)
+        for key, least in (("batches", 1), ("points", 2), ("count", 1)):
             if settings.get(key, least) < least:
                 raise errors.UserError(
                     f"{name}.{key} is at least {least}, got {settings[key]}"
@@ -154,34 +197,41 @@ def check(config: Any, stage: Any) -> None:
 def outline(
     config: Any,
     stage: Any,
-    network: Any,
-    params: Any,
-    variables: Any,
+    apply: Callable[..., Any],
+    start: Prepared,
     shape: Sequence[int],
-) -> None:
-    """Raises a `UserError` for preparations that do not fit the model.
-
-    Computes nothing: a pattern that takes no contraction with a weight, statistics of a
-    model that keeps none.
+) -> Prepared:
+    """Returns shapes and plan as `prepare` will leave them; computes nothing.
 
     Args:
       config: the whole config.
       stage: the stage's settings.
-      network: that learns.
-      params: shapes and dtypes of its weights.
-      variables: those of its other collections.
+      apply: of the uncut model.
+      start: shapes and dtypes before.
       shape: of an image.
+
+    Raises:
+      UserError: preparations that do not fit the model: a pattern that takes nothing,
+        statistics of a model that keeps none.
     """
+    now = start
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     for name in stage.prepare:
         settings = config.get(name, {})
-        if name == "reestimate" and not tree.flatten(variables):
+        weights = {"params": now.params, "variables": now.variables}
+        network = step.Network(shrinking.resized(apply, now.plan))
+        if name == "reestimate" and not tree.flatten(now.variables):
             raise errors.UserError("reestimate: the model keeps no running statistics")
-        if "pattern" in settings:
-            images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-            weights = {"params": params, "variables": variables}
-            found = program.sites(_apply(network))(weights, images)
+        if name in ("shrink", "drop"):
+            plan = shrinking.outlined(name, settings, network, weights, images)
+            cut = jax.eval_shape(lambda w, plan=plan: shrink.cut(plan, w), weights)
+            plan = shrink.compose(now.plan, plan)
+            now = now._replace(**cut, plan=plan)
+        elif "pattern" in settings:
+            found = program.sites(shrinking.logits(network))(weights, images)
             names = [s.name for s in found if s.lhs_is_weight != s.rhs_is_weight]
             tree.match([settings.pattern], names)
+    return now
 
 
 def _told(name: str, changes: Sequence[program.Change]) -> str:
@@ -194,19 +244,8 @@ def _told(name: str, changes: Sequence[program.Change]) -> str:
     )
 
 
-def _apply(network: Any) -> Callable[..., jax.Array]:
-    """Returns (weights, images) -> logits, in evaluation and in float."""
-
-    def logits(weights, images):
-        return network.apply(
-            weights["params"], weights["variables"], images, train=False, key=None
-        )[0][0]
-
-    return logits
-
-
 def _function(scene: scoring.Scene) -> Callable[..., jax.Array]:
-    return _apply(scene.network)
+    return shrinking.logits(scene.network)
 
 
 def _weights(scene: scoring.Scene) -> dict[str, Any]:

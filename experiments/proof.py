@@ -53,13 +53,12 @@ def report(
     stages = []
     for name in config.stages:
         one = found[name]
+        record = files.read_json(workdir.record_path(at, name))
+        measured = ("accuracy", "validation_accuracy", "loss", "count")
         stages.append(
             {
-                **files.read_json(workdir.record_path(at, name)),
-                "metrics": {
-                    k: one[k]
-                    for k in ("accuracy", "validation_accuracy", "loss", "count")
-                },
+                **record,
+                "metrics": {k: one[k] for k in measured} | record.get("metrics", {}),
                 "size": {
                     k: one[k] for k in ("params", "nonzero", "file_bytes", "macs")
                 },

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import check, packing, preparing, recipe, scoring, workdir
+from experiments import (
+    check,
+    packing,
+    preparing,
+    recipe,
+    scoring,
+    shrinking,
+    workdir,
+)
 from lib import files, models
 from lib.data import dataset, pipeline, splits
 from lib.models import foreign
@@ -24,12 +32,14 @@ class Start(NamedTuple):
       chain: its techniques.
       state: before the first step.
       taught: the teacher's (params, variables, ranges), or None.
+      prepared: what it starts from, with what was cut.
     """
 
     recipe: step.Recipe
     chain: recipe.Chain
     state: step.State
     taught: Any
+    prepared: preparing.Prepared
 
 
 def train(
@@ -57,6 +67,9 @@ def train(
         "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
         "points": stage.points,
     }
+    plan = begun.prepared.plan
+    if plan != shrinking.NONE:
+        about["cut"] = plan.plain()
     size = packing.save(
         workdir.artifact_path(at, stage.name), begun.recipe, state, about
     )
@@ -65,6 +78,7 @@ def train(
         "name": stage.name,
         "steps": settings.steps,
         "seconds": time.monotonic() - began,
+        "metrics": begun.prepared.metrics,
     }
     files.write_json(workdir.record_path(at, stage.name), record)
 
@@ -84,53 +98,60 @@ def _start(
             packing.load(workdir.artifact_path(at, settings.teacher))
         )
     axis = parallel.AXIS if config.parallel == "pmap" else None
-    bound = models.bind_axis(stage.module, axis)
-    network = step.Network(models.make_apply(bound), stage.rules, stage.points)
+    bound = models.make_apply(models.bind_axis(stage.module, axis))
     # Whatever is measured, is measured on one device.
-    alone = network._replace(apply=models.make_apply(stage.module))
+    single = models.make_apply(stage.module)
 
-    def scene(params, variables, ranges):
-        weights = (params, variables, ranges)
+    def network_for(apply, plan, rules=stage.rules):
+        return step.Network(shrinking.resized(apply, plan), rules, stage.points)
+
+    def scene(now: preparing.Prepared, ranges: Any, rules: Any = stage.rules):
+        weights = (now.params, now.variables, ranges)
+        alone = network_for(single, now.plan, rules)
         return scoring.scene(config, settings, data, alone, weights, teacher, taught)
 
-    params, variables = _weights(config, data, stage, at)
+    def plainly(now: preparing.Prepared):
+        return scene(now, {}, ())  # nothing is calibrated yet
+
+    def rounded(now: preparing.Prepared):
+        """Returns the weights as the chain rounds them before it trains."""
+        given = scoring.measure(config, settings, plainly(now))
+        transform = recipe.build_chain(config, settings, given).transform
+        return transform.decode(*transform.encode(now.params))
+
+    now = _weights(config, data, stage, at)
     if settings.prepare:
-        plain = step.Network(alone.apply)  # nothing is calibrated yet
-
-        def rounded(params, variables):
-            """Returns the weights as the chain rounds them before it trains."""
-            now = scene(params, variables, {})._replace(network=plain)
-            given = scoring.measure(config, settings, now)
-            transform = recipe.build_chain(config, settings, given).transform
-            return transform.decode(*transform.encode(params))
-
-        now = scene(params, variables, {})._replace(network=plain)
-        params, variables = preparing.prepare(config, settings, now, rounded)
+        now = preparing.prepare(config, settings, now, plainly, rounded)
+    params, variables = now.params, now.variables
+    network = network_for(bound, now.plan)
     ranges = {}
     if stage.rules:
         ranges = recipe.calibrate(
             config, network, params, variables, data, settings.batch_size
         )
-    given = scoring.measure(config, settings, scene(params, variables, ranges))
+    given = scoring.measure(config, settings, scene(now, ranges))
     made, chain = recipe.build(
         config, settings, network, teacher, data.normalisation, given
     )
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)
-    return Start(made, chain, begin(params, variables, ranges), taught)
+    state = begin(params, variables, ranges)
+    return Start(made, chain, state, taught, now)
 
 
 def _weights(
     config: Any, data: dataset.Dataset, stage: check.Stage, at: pathlib.Path
-) -> tuple[Any, Any]:
-    """Returns the (params, variables) of an earlier stage or a file, or fresh ones."""
+) -> preparing.Prepared:
+    """Returns the weights of an earlier stage or a file, or fresh ones."""
     settings = config[stage.name]
     if settings.start:
         start = packing.load(workdir.artifact_path(at, settings.start))
-        return start.params, start.variables
+        plan = packing.cut(start.about)
+        return preparing.Prepared(start.params, start.variables, plan)
     if settings.weights:
-        return foreign.load(settings.weights, stage.module, data.shape)
+        loaded = foreign.load(settings.weights, stage.module, data.shape)
+        return preparing.Prepared(*loaded, shrinking.NONE)
     key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
     # Barely optimised: it runs once, and compiling is what takes time.
     fresh = jax.jit(
@@ -138,7 +159,7 @@ def _weights(
         static_argnums=(0, 2),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    return fresh(stage.module, key, data.shape)
+    return preparing.Prepared(*fresh(stage.module, key, data.shape), shrinking.NONE)
 
 
 def _fit(

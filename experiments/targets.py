@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments import packing, recipe
-from lib import errors, models, program
+from lib import errors, program
 from lib.data import pipeline
 from lib.deploy import litert, onnx_export, safetensors_file, stablehlo
 from lib.train import step
@@ -90,7 +90,7 @@ def _model(one: packing.Packed) -> Model:
     module = recipe.build_model(one.about["model"], one.about["classes"])
     prepare = pipeline.preparation(packing.normalisation(one.about), None)
     model = Model(one, module, packing.network(one.about, module), prepare)
-    models.check(module, one.params, one.variables, model.shape)
+    packing.check(one, module, model.shape)
     return model
 
 

@@ -6,7 +6,15 @@ plan, `cut` makes the weights small and `resize` runs the same function at their
 """
 
 from lib.shrink.blocks import Branch, branches, drop
-from lib.shrink.choose import SCOPES, Limits, by_fraction, macs, to_budget
+from lib.shrink.choose import (
+    SCOPES,
+    Limits,
+    Removed,
+    by_fraction,
+    check,
+    macs,
+    to_budget,
+)
 from lib.shrink.groups import Group, Groups, Member, Pinned, groups
 from lib.shrink.plan import (
     Cut,
@@ -21,6 +29,7 @@ from lib.shrink.plan import (
 )
 from lib.shrink.proof import TOLERANCE, difference, prove
 from lib.shrink.resize import resize
+from lib.shrink.twins import twins
 
 __all__ = [
     "Branch",
@@ -31,10 +40,12 @@ __all__ = [
     "Member",
     "Pinned",
     "Plan",
+    "Removed",
     "SCOPES",
     "TOLERANCE",
     "branches",
     "by_fraction",
+    "check",
     "compose",
     "cut",
     "cut_state",
@@ -49,4 +60,5 @@ __all__ = [
     "prove",
     "resize",
     "to_budget",
+    "twins",
 ]

@@ -11,7 +11,6 @@ from lib.shrink.groups import Group, Groups
 
 Removed = dict[str, np.ndarray]  # group -> numbers of its units
 SCOPES = ("group", "global")
-STEPS = 20  # of the bisection to a budget
 
 
 class Limits(NamedTuple):
@@ -117,7 +116,11 @@ def macs(groups: Groups, removed: Mapping[str, Sequence[int]]) -> int:
 
 
 def to_budget(
-    choose: Callable[[float], Removed], cost: Callable[[Removed], float], budget: float
+    choose: Callable[[float], Removed],
+    cost: Callable[[Removed], float],
+    budget: float,
+    *,
+    steps: int = 20,
 ) -> Removed:
     """Returns the removal by the least fraction whose cost is within the budget.
 
@@ -125,6 +128,7 @@ def to_budget(
       choose: fraction in [0, 1) -> units to remove; more with a larger fraction.
       cost: of a removal: multiply-accumulates, milliseconds.
       budget: the most it may cost.
+      steps: of the bisection.
 
     Raises:
       UserError: even the largest fraction costs more.
@@ -138,7 +142,7 @@ def to_budget(
         )
     if cost(choose(low)) <= budget:
         return choose(low)
-    for _ in range(STEPS):
+    for _ in range(steps):
         middle = (low + high) / 2
         found = choose(middle)
         if cost(found) <= budget:

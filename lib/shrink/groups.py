@@ -73,6 +73,10 @@ class Groups(NamedTuple):
     contractions: tuple[Contraction, ...]
     followed: Followed
 
+    def named(self, name: str) -> Group:
+        """Returns the group of a name."""
+        return next(group for group in self.groups if group.name == name)
+
 
 def groups(
     f: Callable[..., Any], *, alike: Sequence[tuple[str, str]] = ()

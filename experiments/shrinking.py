@@ -1,0 +1,278 @@
+"""Channels, neurons, heads and branches removed from a stage's weights, with proof."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import scoring
+from lib import errors, shrink, tree
+from lib.deploy import measure
+from lib.program import Change
+from lib.shrink import scores as scoring_of_units
+
+NONE = shrink.Plan()
+PROOFS = 2  # batches of random images that a cut is proved on
+BUDGETS = ("", "macs", "latency")
+
+
+class Made(NamedTuple):
+    """What a preparation makes.
+
+    Attributes:
+      weights: {"params", "variables"}.
+      changes: what became of each place that it looked at.
+      plan: what it cut off the weights.
+      metrics: of the stage, to be reported.
+    """
+
+    weights: dict[str, Any]
+    changes: list[Change]
+    plan: shrink.Plan = NONE
+    metrics: dict[str, float] = {}
+
+
+def resized(apply: Callable[..., Any], plan: shrink.Plan) -> Callable[..., Any]:
+    """Returns a model's `apply` for weights that a plan has cut."""
+    if not plan.cuts and not plan.dropped:
+        return apply
+
+    def whole(weights, images, key, *, train):
+        params, variables = weights["params"], weights["variables"]
+        return apply(params, variables, images, train=train, key=key)
+
+    small = shrink.resize(whole, plan)
+
+    def resized_apply(params, variables, images, *, train, key):
+        weights = {"params": params, "variables": variables}
+        return small(weights, images, key, train=train)
+
+    return resized_apply
+
+
+def logits(network: Any) -> Callable[..., jax.Array]:
+    """Returns (weights, images) -> logits, in evaluation and in float."""
+
+    def run(weights, images):
+        return network.apply(
+            weights["params"], weights["variables"], images, train=False, key=None
+        )[0][0]
+
+    return run
+
+
+def _by_norm(order: int, pattern: str = ".", roles: tuple = ("out",)) -> Callable:
+    def score(scene, groups, weights, settings):
+        return scoring_of_units.norm(
+            groups, weights, order=order, pattern=pattern, roles=roles
+        )
+
+    return score
+
+
+def _by_loss(which: int) -> Callable:
+    def score(scene, groups, weights, settings):
+        def loss(weights, batch):
+            return scene.loss(weights["params"], batch)
+
+        found = scene.batches(settings.batches)
+        return scoring_of_units.first_order(groups, loss, weights, found)[which]
+
+    return score
+
+
+def _by_activation(which: int) -> Callable:
+    def score(scene, groups, weights, settings):
+        found = [(batch["image"],) for batch in scene.batches(settings.batches)]
+        f = logits(scene.network)
+        return scoring_of_units.activations(f, groups, weights, found)[which]
+
+    return score
+
+
+# name -> (scene, groups, weights, settings) -> scores; the least goes first.
+SCORES: dict[str, Callable[..., scoring_of_units.Scores]] = {
+    "l1": _by_norm(1),
+    "l2": _by_norm(2),
+    "scale": _by_norm(1, r"(^|/)scale$", ("",)),
+    "taylor": _by_loss(0),
+    "fisher": _by_loss(1),
+    "activation": _by_activation(0),
+    "apoz": _by_activation(1),
+    "random": lambda scene, groups, weights, settings: scoring_of_units.random(
+        groups, settings.seed
+    ),
+}
+
+
+def check(settings: Any) -> None:
+    """Raises a `UserError` for settings of `shrink` that are wrong anywhere."""
+    errors.lookup(SCORES, settings.score, "score of units")
+    errors.lookup(dict.fromkeys(BUDGETS), settings.budget, "budget of shrink")
+    for rule in settings.rules:
+        if len(rule) != 2:
+            raise errors.UserError(
+                f"shrink.rules is pairs (pattern, fraction), got {rule!r}"
+            )
+    limits = shrink.Limits(settings.multiple, settings.floor)
+    for _, fraction in rules(settings):
+        shrink.check(fraction, settings.scope, limits)
+    if settings.budget and not 0 < settings.target <= 1:
+        raise errors.UserError(
+            f"shrink.target is a share of the {settings.budget} before, above 0 and "
+            f"at most 1, got {settings.target}"
+        )
+    if settings.budget and settings.rules:
+        raise errors.UserError(
+            "shrink.budget finds one fraction for shrink.pattern; clear shrink.rules"
+        )
+
+
+def rules(settings: Any) -> tuple[tuple[str, float], ...]:
+    """Returns the pairs (pattern of groups, fraction removed)."""
+    return tuple(settings.rules) or ((settings.pattern, settings.fraction),)
+
+
+def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
+    """Removes units of groups: the preparation `shrink`."""
+    del rounded
+    f, weights = logits(scene.network), _weights(scene)
+    images = _random_images(scene)
+    pairs = shrink.twins(weights)
+    groups = shrink.groups(f, alike=pairs)(weights, images[0][0])
+    scores = SCORES[settings.score](scene, groups, weights, settings)
+    if settings.scope == "global":
+        scores = scoring_of_units.normalised(scores)
+    removed = _chosen(f, groups, scores, weights, settings, images[0])
+    plan = shrink.make(groups, removed)
+    parts = {
+        groups.named(name).members[0].path: shrink.make(groups, {name: gone})
+        for name, gone in removed.items()
+    }
+    worst = shrink.prove(f, plan, weights, images, parts=parts)
+    changes = [
+        Change(
+            _count(group, removed),
+            group.paths() if group.name in removed else (),
+            "" if group.name in removed else "none of its units were chosen",
+        )
+        for group in groups.groups
+    ]
+    changes += [Change(name, (), "no rule follows it") for name in groups.missed]
+    return Made(shrink.cut(plan, weights), changes, plan, {"masked_minus_small": worst})
+
+
+def _count(group: shrink.Group, removed: shrink.Removed) -> str:
+    gone = len(removed.get(group.name, ()))
+    return f"{group.name} {group.size} to {group.size - gone}" if gone else group.name
+
+
+def _chosen(f, groups, scores, weights, settings, example) -> shrink.Removed:
+    """Returns the units to remove, by their share or down to a budget."""
+    limits = shrink.Limits(settings.multiple, settings.floor)
+
+    def choose(fraction: float) -> shrink.Removed:
+        pairs = (
+            rules(settings) if not settings.budget else ((settings.pattern, fraction),)
+        )
+        return shrink.by_fraction(
+            groups, scores, pairs, scope=settings.scope, limits=limits
+        )
+
+    if not settings.budget:
+        return choose(settings.fraction)
+
+    def milliseconds(removed: shrink.Removed) -> float:
+        plan = shrink.make(groups, removed)
+        run = jax.jit(shrink.resize(f, plan))
+        small = shrink.cut(plan, weights)
+        return measure.latency(run, small, *example, repeats=30, warmup=3).median_ms
+
+    def macs(removed: shrink.Removed) -> float:
+        return shrink.macs(groups, removed)
+
+    cost = macs if settings.budget == "macs" else milliseconds
+    steps = 20 if settings.budget == "macs" else 7  # each compiles
+    return shrink.to_budget(choose, cost, settings.target * cost({}), steps=steps)
+
+
+def branches(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
+    """Drops the residual branches that the loss misses least: the preparation `drop`.
+
+    The loss is the stage's objective over some training batches, each branch with its
+    weights at 0 in turn.
+    """
+    del rounded
+    f, weights = logits(scene.network), _weights(scene)
+    images = _random_images(scene)
+    found = offered(shrink.branches(f)(weights, *images[0]), settings)
+    seen = list(scene.batches(settings.batches))
+    loss = jax.jit(scene.loss)
+
+    def without(branch: shrink.Branch) -> float:
+        masked = shrink.mask(shrink.drop([branch], weights), weights)
+        return float(np.mean([loss(masked["params"], batch) for batch in seen]))
+
+    order = sorted(found, key=without)
+    chosen = order[: settings.count]
+    plan = shrink.drop(chosen, weights)
+    parts = {b.leaves[0]: shrink.drop([b], weights) for b in chosen}
+    worst = shrink.prove(f, plan, weights, images, parts=parts)
+    changes = [
+        Change(b.name, b.leaves if b in chosen else (), "" if b in chosen else "kept")
+        for b in found
+    ]
+    return Made(shrink.cut(plan, weights), changes, plan, {"masked_minus_small": worst})
+
+
+def offered(found: list[shrink.Branch], settings: Any) -> list[shrink.Branch]:
+    """Returns the branches that `drop` may choose from.
+
+    Raises:
+      UserError: a pattern that matches none, or more to drop than there are.
+    """
+    named = {branch.name: branch for branch in found}
+    took = tree.match([settings.pattern], named)
+    if settings.count > len(took):
+        raise errors.UserError(
+            f"drop.count is {settings.count}, but there are {len(took)} residual "
+            f"branches to drop: {', '.join(took)}"
+        )
+    return [named[name] for name in took]
+
+
+def outlined(
+    name: str, settings: Any, network: Any, weights: dict[str, Any], images: Any
+) -> shrink.Plan:
+    """Returns a plan that leaves the shapes that the preparation will leave.
+
+    Where these depend on values (a global choice, a budget, which branch), a plan that
+    cuts nothing. Computes nothing.
+
+    Raises:
+      UserError: a rule that matches nothing, or nothing to remove.
+    """
+    f = logits(network)
+    if name == "drop":
+        offered(shrink.branches(f)(weights, images), settings)
+        return NONE
+    groups = shrink.groups(f)(weights, images)
+    order = {group.name: np.arange(group.size) for group in groups.groups}
+    limits = shrink.Limits(settings.multiple, settings.floor)
+    removed = shrink.by_fraction(groups, order, rules(settings), limits=limits)
+    if settings.scope != "group" or settings.budget:
+        return NONE
+    return shrink.make(groups, removed)
+
+
+def _weights(scene: scoring.Scene) -> dict[str, Any]:
+    return {"params": scene.params, "variables": scene.variables}
+
+
+def _random_images(scene: scoring.Scene) -> list[tuple[jax.Array]]:
+    """Returns batches of normal noise, as images that were normalised would be."""
+    rng = np.random.default_rng(0)
+    shape = (2, *scene.shape)
+    return [(jnp.asarray(rng.normal(size=shape), jnp.float32),) for _ in range(PROOFS)]
