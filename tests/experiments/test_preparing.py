@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import check, packing, preparing, scoring, stage, workdir
+from experiments import (
+    check,
+    packing,
+    preparing,
+    scoring,
+    shrinking,
+    stage,
+    workdir,
+)
 from lib import errors, models, tree
 from lib.data import dataset, splits
 from lib.report import metrics
 from lib.train import step
 from tests.train import jobs
 
-ALL = tuple(preparing.PREPARATIONS)
+ALL = tuple(n for n in preparing.PREPARATIONS if n not in ("shrink", "drop"))
 DATA = dataset.Dataset(
     "toy",
     jobs.split(),
@@ -71,11 +79,29 @@ def logits(at, params, variables):
     return run(params, variables, {}, next(at.batches(1))["image"])
 
 
+def prepared(asked, at):
+    """Returns (params, variables) after the preparations that a config asks for."""
+
+    def scene_of(now):
+        return at._replace(params=now.params, variables=now.variables)
+
+    start = preparing.Prepared(at.params, at.variables, shrinking.NONE)
+    now = preparing.prepare(
+        asked,
+        asked.only,
+        start,
+        scene_of,
+        lambda now: rounded(now.params, now.variables),
+    )
+    assert now.plan == shrinking.NONE
+    return now.params, now.variables
+
+
 @pytest.mark.slow
 def test_all_of_them_left_to_right(capsys):
     at, asked = scene(), config(*ALL[:4])
     before = logits(at, at.params, at.variables)
-    params, variables = preparing.prepare(asked, asked.only, at, rounded)
+    params, variables = prepared(asked, at)
     after = logits(at, params, variables)
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4)
     lines = capsys.readouterr().out.splitlines()
@@ -88,7 +114,7 @@ def test_all_of_them_left_to_right(capsys):
 
     now = at._replace(params=params, variables=variables)
     asked = config(*ALL[4:])
-    params, variables = preparing.prepare(asked, asked.only, now, rounded)
+    params, variables = prepared(asked, now)
     for name in ("conv_0_0", "conv_1_0", "logits"):
         np.testing.assert_array_equal(
             params[name]["kernel"], now.params[name]["kernel"]
@@ -139,8 +165,9 @@ def test_what_does_not_fit_the_model_is_an_error_before_compute():
         shapes = jax.eval_shape(
             lambda: models.init(module, jax.random.key(0), jobs.SHAPE)
         )
-        network = step.Network(models.make_apply(module))
-        preparing.outline(asked, asked.only, network, *shapes, jobs.SHAPE)
+        start = preparing.Prepared(*shapes, shrinking.NONE)
+        apply = models.make_apply(module)
+        return preparing.outline(asked, asked.only, apply, start, jobs.SHAPE)
 
     outlined(jobs.cnn(), *ALL)
     with pytest.raises(errors.UserError, match="keeps no running statistics"):
