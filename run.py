@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
     "benchmark": "time the training step against a hand-written loop and against peers",
     "deployment": "time files of integers against files of floats, in their runtimes",
+    "benchmark_shrink": "time a network with channels removed beside the whole one",
     "benchmark_ptq": "quantize after training beside other libraries' ways to do it",
     "evaluate": "measure packed artifacts: accuracy, bytes, MACs, latency",
     "export": "write a stage as ONNX files, and measure them in ONNX Runtime",
@@ -56,6 +57,7 @@ def main(argv):
     from experiments import (
         benchmark,
         benchmark_ptq,
+        benchmark_shrink,
         compress,
         deployment,
         evaluate,
@@ -67,6 +69,7 @@ def main(argv):
 
     run = {
         "benchmark": benchmark.run,
+        "benchmark_shrink": benchmark_shrink.run,
         "benchmark_ptq": benchmark_ptq.run,
         "compress": compress.run,
         "deployment": deployment.run,
@@ -84,7 +87,7 @@ def main(argv):
 def usage():
     """Returns the text of --help: what to run, and on what."""
     lines = [__doc__, "experiments:"]
-    lines += [f"  {name:<15}{what}" for name, what in EXPERIMENTS.items()]
+    lines += [f"  {name:<17}{what}" for name, what in EXPERIMENTS.items()]
     lines.append("\nconfigs:")
     for path in command_line.configs():
         first = path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]

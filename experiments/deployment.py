@@ -9,12 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import clocks, packing, recipe, shipping, targets, workdir
+from experiments import (
+    clocks,
+    packing,
+    recipe,
+    shipping,
+    shrinking,
+    targets,
+    workdir,
+)
 from experiments.benchmarks import deployment_page
-from lib import errors, files, models, program, transforms
+from lib import errors, files, models, program, shrink, transforms
 from lib.data import normalise, pipeline
 from lib.deploy import measure
 from lib.report import progress, speed
+from lib.shrink import scores
 from lib.train import step
 
 CLASSES = 10
@@ -54,18 +63,30 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
     return result
 
 
-def model(settings: Any, examples: int) -> targets.Model:
-    """Returns a model with fresh weights in 8 bits, calibrated on random images."""
+def model(settings: Any, examples: int, fraction: float = 0.0) -> targets.Model:
+    """Returns a model with fresh weights in 8 bits, calibrated on random images.
+
+    Args:
+      settings: of the model.
+      examples: images to calibrate on.
+      fraction: of the units of each group that are removed first.
+    """
     shape = tuple(settings.shape)
     module = recipe.build_model(settings.model, CLASSES)
     params, variables = models.init(module, jax.random.key(0), shape)
+    apply, plan = models.make_apply(module), shrinking.NONE
+    if fraction:
+        plan = _cut(apply, params, variables, shape, fraction)
+        small = shrink.cut(plan, {"params": params, "variables": variables})
+        params, variables = small["params"], small["variables"]
+        apply = shrinking.resized(apply, plan)
     normalisation = normalise.Normalisation((127.5,) * shape[-1], (64.0,) * shape[-1])
     prepare = pipeline.preparation(normalisation, None)
     quantized = transforms.quantize(bits=8)
     code, state = quantized.encode(params)
     params = quantized.decode(code, state)
     rules = ((".", {"bits": 8, "symmetric": False}),)
-    network = step.Network(models.make_apply(module), rules, settings.points)
+    network = step.Network(apply, rules, settings.points)
     batch = prepare(None, {"image": pixels(shape, examples)})["image"]
     ranges = program.calibrate(
         network.apply,
@@ -81,12 +102,23 @@ def model(settings: Any, examples: int) -> targets.Model:
         "classes": CLASSES,
         "shape": list(shape),
         "normalisation": normalisation.plain(),
+        "cut": plan.plain(),
     }
     frozen = quantized.freeze(jax.device_get(code), jax.device_get(state))
     packed = packing.Packed(
         *jax.device_get((params, variables, ranges)), frozen=frozen, about=about
     )
     return targets.Model(packed, module, network, prepare)
+
+
+def _cut(apply, params, variables, shape, fraction) -> shrink.Plan:
+    """Returns the plan that removes the units of least L1 norm from each group."""
+    weights = {"params": params, "variables": variables}
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    f = shrinking.logits(step.Network(apply))
+    groups = shrink.groups(f)(weights, images)
+    norms = scores.norm(groups, weights)
+    return shrink.make(groups, shrink.by_fraction(groups, norms, [(".", fraction)]))
 
 
 def pixels(shape: tuple[int, ...], count: int) -> np.ndarray:

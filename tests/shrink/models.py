@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.bottlenecks import Bottlenecks, resnet50  # noqa: F401
 from lib import models, tree
 from tests.shrink import sequence_models as seq
 
-KEY = jax.random.key(0, impl="unsafe_rbg")  # the others compile for seconds
+KEY = jax.random.key(0)
 
 
 class Case(NamedTuple):
@@ -133,47 +134,6 @@ class UNet(nn.Module):
         return conv(x, 4, 1, use_bias=True)
 
 
-class Bottlenecks(nn.Module):
-    """ResNet-50 and the like (arXiv 1512.03385), with groups ResNeXt (1611.05431).
-
-    Attributes:
-      classes: number of logits.
-      blocks: of each stage.
-      widths: of the 3x3 convolutions of each stage, which have the stride.
-      stem: channels before the first stage.
-      expansion: what the blocks' outputs are wider by.
-      groups: of the 3x3 convolutions.
-      small: a stem of 3x3 without stride and pooling.
-    """
-
-    classes: int
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...]
-    stem: int
-    expansion: int = 4
-    groups: int = 1
-    small: bool = False
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = conv(x, self.stem) if self.small else conv(x, self.stem, 7, 2)
-        x = nn.relu(norm(x, train))
-        if not self.small:
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for stage, (blocks, width) in enumerate(
-            zip(self.blocks, self.widths, strict=True)
-        ):
-            for b in range(blocks):
-                stride, out = 2 if stage and not b else 1, width * self.expansion
-                y = nn.relu(norm(conv(x, width, 1), train))
-                y = conv(y, width, 3, stride, feature_group_count=self.groups)
-                y = norm(conv(nn.relu(norm(y, train)), out, 1), train)
-                if not b:
-                    x = norm(conv(x, out, 1, stride), train)
-                x = nn.relu(x + y)
-        return nn.Dense(self.classes)(x.mean((1, 2)))
-
-
 class SqueezeExcite(nn.Module):
     """Channels times a gate made of their own means."""
 
@@ -259,11 +219,6 @@ class LayerScale(nn.Module):
 
 
 # --- Networks of the literature, in their own sizes
-
-
-def resnet50(classes: int = 1000) -> nn.Module:
-    """Returns ResNet-50 for ImageNet, with strides on the 3x3; it returns logits."""
-    return Bottlenecks(classes, (3, 4, 6, 3), (64, 128, 256, 512), 64)
 
 
 def resnet20_cifar() -> nn.Module:
@@ -376,23 +331,24 @@ def case(module: nn.Module, again: Callable[[int], jax.Array]) -> Case:
         )
         return logits(out), dict(variables)
 
-    variables = jax.jit(lambda key, x: module.init(key, x, **fixed))(KEY, x)
-    variables = _generic(variables)
+    shapes = jax.eval_shape(lambda key, x: module.init(key, x, **fixed), KEY, x)
+    variables = _generic(shapes)
     params = variables.pop("params")
     weights = {"params": params, "variables": variables}
     return Case(f, weights, x, again, train if trains else None)
 
 
-def _generic(variables):
-    """Returns the same tree with random leaves in place of zeros and ones."""
+def _generic(shapes):
+    """Returns leaves of these shapes, none of which is 0 or 1 by accident."""
 
     def leaf(path, x):
         random = np.random.default_rng(zlib.crc32(path.encode()))
         kind = path.split("/")[-1].split("_")[0]
         if kind in ("scale", "var"):
             return jnp.asarray(random.uniform(0.5, 1.5, x.shape), x.dtype)
-        if kind in ("bias", "mean", "cls", "positions"):
+        if kind in ("bias", "mean", "cls", "positions", "embedding"):
             return jnp.asarray(0.3 * random.standard_normal(x.shape), x.dtype)
-        return x
+        size = np.sqrt(np.prod(x.shape[:-1]))
+        return jnp.asarray(random.standard_normal(x.shape) / size, x.dtype)
 
-    return tree.unflatten({k: leaf(k, x) for k, x in tree.flatten(variables).items()})
+    return tree.unflatten({k: leaf(k, x) for k, x in tree.flatten(shapes).items()})

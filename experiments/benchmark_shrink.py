@@ -1,0 +1,105 @@
+"""Times a model beside itself with channels removed, in every runtime, in turn.
+
+Leaves `shrink.json` and `SHRINK.md`.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import clocks, deployment, shipping, targets, workdir
+from experiments.benchmarks import bottlenecks, shrink_page
+from lib import errors, files, shrink
+from lib.deploy import measure
+from lib.report import progress
+
+ANALYSES = 5  # that are timed of each network
+# name -> a Linen module that maps images to logits.
+ANALYSED = {
+    "ResNet-50": bottlenecks.resnet50,
+    "ResNet-152": lambda: bottlenecks.Bottlenecks(
+        1000, (3, 8, 36, 3), (64, 128, 256, 512), 64
+    ),
+}
+
+
+def run(config: Any, workdir_: str) -> dict[str, Any]:
+    """Writes the files, times all of them in one process; returns the result."""
+    settings = config.export
+    targets.check(settings.targets, "config.export.targets")
+    shipping.check_times(settings)
+    at = workdir.claim(workdir_, config)
+    paths, entries = {}, {}
+    for fraction in (0.0, *config.fractions):
+        made = deployment.model(config.model, config.examples, fraction)
+        images = deployment.pixels(made.shape, max(settings.batch_sizes))
+        for kind in settings.targets:
+            target = targets.TARGETS[kind]
+            name = f"{kind} less {fraction:.0%}" if fraction else kind
+            path = at / "artifacts" / f"less_{round(100 * fraction)}.{target.suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            target.write(made, path, images)
+            output = target.open(path, 1)(images)
+            expected = made.logits(rounded=target.rounded)(images)
+            entries[name] = {
+                "kind": kind,
+                "fraction": fraction,
+                "bytes": path.stat().st_size,
+                "same_class_as_jax": float(
+                    np.mean(output.argmax(-1) == expected.argmax(-1))
+                ),
+            }
+            paths[name] = (kind, path)
+            progress.say(f"wrote {path}")
+    times = clocks.times(
+        paths,
+        [images[:size] for size in settings.batch_sizes],
+        threads=settings.threads,
+        repeats=settings.repeats,
+        warmup=settings.warmup,
+    )
+    for name, entry in entries.items():
+        entry["times_ms"] = times[name]
+    result = {
+        "experiment": config.experiment,
+        "config": config.to_dict(),
+        "environment": measure.environment()
+        | targets.versions(settings.targets)
+        | {"load": list(measure.load())},
+        "files": entries,
+        "analysis": {name: _analysis(name, config.side) for name in config.analyse},
+    }
+    files.write_json(at / "shrink.json", result)
+    result = files.read_json(at / "shrink.json")
+    files.write_text(at / "SHRINK.md", shrink_page.markdown(result))
+    print(shrink_page.markdown(result))
+    return result
+
+
+def _analysis(name: str, side: int) -> dict[str, Any]:
+    """Returns how long it takes to find the groups of a network, traced anew."""
+    module = errors.lookup(ANALYSED, name, "network to analyse")()
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    shapes = dict(jax.eval_shape(module.init, jax.random.key(0), images))
+    weights = {"params": shapes.pop("params"), "variables": shapes}
+
+    def f(weights, images):
+        collections = {"params": weights["params"], **weights["variables"]}
+        return module.apply(collections, images)
+
+    seconds = []
+    for _ in range(ANALYSES):
+        begun = time.perf_counter()
+        groups = shrink.groups(f)(weights, images)
+        seconds.append(time.perf_counter() - begun)
+    params = jax.tree.leaves(weights["params"])
+    return {
+        "groups": len(groups.groups),
+        "params": sum(int(np.prod(x.shape)) for x in params),
+        "seconds": statistics.median(seconds),
+        "slowest": max(seconds),
+        "n": ANALYSES,
+    }
