@@ -40,7 +40,7 @@ def fine_tuned(**changes):
         prepare=("shrink", "reestimate"),
         objective=("cross_entropy", "distill"),
         augment=AUGMENT,
-        steps=1000,
+        steps=2000,
         learning_rate=2e-3,
         **changes,
     )
@@ -89,6 +89,7 @@ def get_config(arg=""):
     config = common.base(stages=("dense", "small", "quantized"))
     config.reestimate.augment = AUGMENT
     config.quantize.bits = 8
+    config.fake_quantize.points = "means"
     config.dense = common.stage(
         model=common.model("resnet", depth=14, widths=(16, 32, 64)),
         objective=("cross_entropy", "l2"),
@@ -107,7 +108,7 @@ def get_config(arg=""):
         use="best",
     )
     config.export.targets = ("packed", "onnx_float32", "onnx_int8")
-    config.export.stages = ("dense", "small", "quantized")
+    config.export.stages = ("small", "quantized")
     return common.variant(
         arg,
         config,

@@ -28,7 +28,8 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
         errors.lookup(dict.fromkeys(stages), config.stage, f"stage of {config.run}")
     targets.load(path)
     at = workdir.claim(workdir_, config)
-    wanted = shipping.items(source, at, config.export, (config.stage,), config.stage)
+    floats = stages = (config.stage,)
+    wanted = shipping.items(source, at, config.export, stages, floats)
     shipped = shipping.ship(source, wanted, config.export, config.eval_batch_size)
     result = {
         "run": str(config.run),

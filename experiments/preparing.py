@@ -119,12 +119,14 @@ class Prepared(NamedTuple):
       variables: the model's other collections.
       plan: what was cut off them, by this stage and those before it.
       metrics: of the stage, to be reported.
+      cut: what this stage could cut, and did, for the report.
     """
 
     params: Any
     variables: Any
     plan: shrink.Plan
     metrics: dict[str, float] = {}
+    cut: tuple[dict[str, Any], ...] = ()
 
 
 def prepare(
@@ -162,6 +164,7 @@ def prepare(
             made.weights["variables"],
             shrink.compose(now.plan, made.plan),
             now.metrics | made.metrics,
+            now.cut + made.cut,
         )
         progress.say(_told(name, made.changes))
     return now

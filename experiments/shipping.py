@@ -84,16 +84,22 @@ def of_run(config: Any, at: pathlib.Path) -> Shipped:
         return Shipped({}, {}, [], {})
     stages = settings.stages or config.stages[-1:]
     whole = settings.whole or workdir.origin(config, stages[-1])
-    wanted = items(at, at / "artifacts", settings, stages, whole)
+    # What was cut is of interest in float too.
+    plain = [s for s in stages if s != whole and not config[s].program]
+    wanted = items(at, at / "artifacts", settings, stages, (whole, *plain))
     return ship(at, wanted, settings, config.eval_batch_size)
 
 
 def items(
-    at: pathlib.Path, to: pathlib.Path, settings: Any, stages: Sequence[str], whole: str
+    at: pathlib.Path,
+    to: pathlib.Path,
+    settings: Any,
+    stages: Sequence[str],
+    floats: Sequence[str],
 ) -> list[Item]:
     """Returns what to write.
 
-    Files of floats are those of the stage `whole`. Those of the last of `stages` are
+    Files of the last of `stages`, and those in float of the first of `floats`, are
     called as their target, others after their stage too.
 
     Args:
@@ -101,13 +107,13 @@ def items(
       to: the folder to write to.
       settings: `config.export`.
       stages: that are exported.
-      whole: that is exported in float.
+      floats: that are exported in float, the one to compare with first.
     """
     found = []
     for name in settings.targets:
         target = targets.TARGETS[name]
-        for stage in stages if target.rounded else (whole,):
-            last = not target.rounded or stage == stages[-1]
+        for stage in stages if target.rounded else floats:
+            last = stage == (stages[-1] if target.rounded else floats[0])
             path = to / f"{stage}.{target.suffix}"
             if name == "packed":
                 path = workdir.artifact_path(at, stage)
@@ -166,13 +172,21 @@ def ship(
     timed = _timed(files, data, settings)
     for name, entry in entries.items():
         entry |= timed[name]
-    against = {i.name: targets.TARGETS[i.target].against for i in wanted}
+    against = {i.name: _against(i) for i in wanted}
     return Shipped(
         entries,
         left_out,
         speed.verdicts(entries, against),
         targets.versions(i.target for i in wanted if i.name in entries),
     )
+
+
+def _against(item: Item) -> str:
+    """Returns the item whose speed it is compared with; "" for none."""
+    target = targets.TARGETS[item.target]
+    if target.rounded or item.name == item.target:
+        return target.against
+    return item.target  # floats of what was cut, with those of the whole
 
 
 def agreement(

@@ -26,12 +26,14 @@ class Made(NamedTuple):
       changes: what became of each place that it looked at.
       plan: what it cut off the weights.
       metrics: of the stage, to be reported.
+      cut: {"name", "size", "kept", "members"} of each group that could be cut.
     """
 
     weights: dict[str, Any]
     changes: list[Change]
     plan: shrink.Plan = NONE
     metrics: dict[str, float] = {}
+    cut: tuple[dict[str, Any], ...] = ()
 
 
 def resized(apply: Callable[..., Any], plan: shrink.Plan) -> Callable[..., Any]:

@@ -79,6 +79,7 @@ def train(
         "steps": settings.steps,
         "seconds": time.monotonic() - began,
         "metrics": begun.prepared.metrics,
+        "cut": list(begun.prepared.cut),
     }
     files.write_json(workdir.record_path(at, stage.name), record)
 

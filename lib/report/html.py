@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lib import files
 from lib.report import (
+    cuts,
     formats,
     layer_plots,
     plots,
@@ -59,6 +60,7 @@ def _page(
         runtimes.section(result),
         _sizes(result, sizes),
         _training(result, curves),
+        cuts.section(result),
         _weights(layers),
         sections.coverage(coverage),
         sections.settings(result),
