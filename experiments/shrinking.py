@@ -163,7 +163,12 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         for group in groups.groups
     ]
     changes += [Change(name, (), "no rule follows it") for name in groups.missed]
-    return Made(shrink.cut(plan, weights), changes, plan, {"masked_minus_small": worst})
+    cut = tuple(
+        _told(g.name, g.size, g.size - len(removed.get(g.name, ())), g.paths())
+        for g in groups.groups
+    )
+    proof = {"masked_minus_small": worst}
+    return Made(shrink.cut(plan, weights), changes, plan, proof, cut)
 
 
 def _count(group: shrink.Group, removed: shrink.Removed) -> str:
@@ -226,7 +231,16 @@ def branches(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         Change(b.name, b.leaves if b in chosen else (), "" if b in chosen else "kept")
         for b in found
     ]
-    return Made(shrink.cut(plan, weights), changes, plan, {"masked_minus_small": worst})
+    cut = tuple(
+        _told(b.name, len(b.leaves), 0 if b in chosen else len(b.leaves), b.leaves)
+        for b in found
+    )
+    proof = {"masked_minus_small": worst}
+    return Made(shrink.cut(plan, weights), changes, plan, proof, cut)
+
+
+def _told(name: str, size: int, kept: int, members: Any) -> dict[str, Any]:
+    return {"name": name, "size": size, "kept": kept, "members": list(members)}
 
 
 def offered(found: list[shrink.Branch], settings: Any) -> list[shrink.Branch]:
