@@ -39,6 +39,7 @@ def stage(**changes):
             drop_factor=0.1,  # what it is multiplied by there; by "exponential" in all
             warmup=0.05,  # share of the steps over which it rises
             weight_decay=0.0,  # of kernels
+            growing=False,  # True: the decay rises from 0 over the stage's steps
             momentum=0.9,
             clip=1.0,  # largest global norm of the gradient; 0: no limit
             ema=0.0,  # decay of a moving average of the weights; 0: none

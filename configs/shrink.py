@@ -8,13 +8,15 @@ Needs `requirements-deploy.txt`.
     python run.py --config=configs/shrink.py --workdir=/tmp/shrink
     python run.py --config=configs/shrink.py:iterative --workdir=/tmp/iterative
     python run.py --config=configs/shrink.py:slimming --workdir=/tmp/slimming
+    python run.py --config=configs/shrink.py:growing --workdir=/tmp/growing
     python run.py --config=configs/shrink.py:macs --workdir=/tmp/macs
     python run.py --config=configs/shrink.py:depth --workdir=/tmp/depth
     python run.py --config=configs/shrink.py:smoke --workdir=/tmp/smoke
 
 `iterative` cuts in three rounds of fine-tuning; `slimming` trains with an L1 penalty on
 batch norm's scales first and cuts by them wherever they are (Liu et al. 2017,
-1708.06519); `macs` cuts by the loss's first-order change (Molchanov et al. 2017,
+1708.06519); `growing` lets weight decay rise before it cuts (GReg-2, Wang et al. 2021,
+2012.09243); `macs` cuts by the loss's first-order change (Molchanov et al. 2017,
 1611.06440) down to a quarter of the multiply-accumulates; `depth` drops the residual
 branch that the loss misses least.
 """
@@ -69,6 +71,24 @@ def slimming(config):
     return config
 
 
+def growing(config):
+    """Lets weights part by how much the loss holds on to them, then cuts."""
+    config.shrink.scope = "global"
+    config.shrink.floor = 4
+    with config.unlocked():
+        config.parted = common.stage(
+            start="dense",
+            augment=AUGMENT,
+            steps=1000,
+            learning_rate=1e-3,
+            weight_decay=1.0,
+            growing=True,
+        )
+    config.small.start = "parted"
+    config.stages = ("dense", "parted", "small", "quantized")
+    return config
+
+
 def macs(config):
     """Cuts to a budget of multiply-accumulates."""
     config.shrink.score = "taylor"
@@ -114,6 +134,7 @@ def get_config(arg=""):
         config,
         iterative=iterative,
         slimming=slimming,
+        growing=growing,
         macs=macs,
         depth=depth,
         smoke=smoke,

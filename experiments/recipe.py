@@ -262,6 +262,7 @@ def build(
             stage.optimizer,
             learning_rate=rate,
             weight_decay=stage.weight_decay,
+            growing=max(stage.steps, 1) if stage.growing else 0,
             momentum=stage.momentum,
             clip=stage.clip,
         ),

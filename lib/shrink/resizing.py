@@ -33,9 +33,32 @@ class Sizes(NamedTuple):
 def take(x: Any, keep: Keep) -> Any:
     """Returns an array at the positions that are left."""
     for axis, left in enumerate(keep):
-        if left is not None:
-            x = jnp.take(x, left, axis=axis)
+        if left is None:
+            continue
+        if isinstance(x, jax.core.Tracer):
+            x = picked(x, left, axis)
+        else:  # known now, and a constant of what is traced
+            x = np.take(np.asarray(x), left, axis=axis)
     return x
+
+
+def picked(x: jax.Array, places: np.ndarray, axis: int) -> jax.Array:
+    """Returns an array at some positions along an axis, in rising order.
+
+    Sliced, not gathered: whoever follows the result sees which positions it keeps.
+    """
+    parts, first = [], 0
+    while first < len(places):
+        step = int(places[first + 1] - places[first]) if first + 1 < len(places) else 1
+        last = first
+        while last + 1 < len(places) and places[last + 1] - places[last] == step:
+            last += 1
+        start, stop = int(places[first]), int(places[last]) + 1
+        parts.append(lax.slice_in_dim(x, start, stop, step, axis))
+        first = last + 1
+    if not parts:
+        return lax.slice_in_dim(x, 0, 0, 1, axis)
+    return parts[0] if len(parts) == 1 else lax.concatenate(parts, axis)
 
 
 Resize = Callable[
@@ -78,7 +101,7 @@ def _slice(eqn, operands, ins, outs):
             if outs[0].keep[i] is not None:
                 wanted = wanted[outs[0].keep[i]]
             places = np.searchsorted(ins[0].keep[i], wanted)
-            x = jnp.take(x, places, axis=i)
+            x = picked(x, places, i)
             start, limit, step = 0, len(places), 1
         elif n == ins[0].shape[i] and outs[0].keep[i] is not None:
             raise AssertionError("a slice is cut where its operand is whole")

@@ -24,7 +24,12 @@ def _decayed(params: Any) -> Any:
     return tree.replace(params, marks)
 
 
-def adamw(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float):
+def adamw(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: optax.ScalarOrSchedule,
+    momentum: float,
+):
     """Adam with decoupled weight decay on kernels (Loshchilov & Hutter, 1711.05101)."""
     return optax.adamw(
         learning_rate, b1=momentum, weight_decay=weight_decay, mask=_decayed
@@ -34,7 +39,7 @@ def adamw(learning_rate: optax.Schedule, *, weight_decay: float, momentum: float
 def sgd(
     learning_rate: optax.Schedule,
     *,
-    weight_decay: float,
+    weight_decay: optax.ScalarOrSchedule,
     momentum: float,
     nesterov: bool = False,
 ):
@@ -123,6 +128,7 @@ def build(
     weight_decay: float,
     momentum: float,
     clip: float,
+    growing: int = 0,
 ) -> optax.GradientTransformation:
     """Returns the optimiser called `name` in `OPTIMIZERS`.
 
@@ -132,6 +138,9 @@ def build(
       weight_decay: at least 0; acts on kernels only.
       momentum: decay of the mean gradient (Adam's b1), in [0, 1).
       clip: largest global norm of the gradient; 0 for no limit.
+      growing: steps over which the decay rises from 0, so that weights part by how
+        much the loss holds on to them (Wang et al. 2021, arXiv 2012.09243, section
+        3.2); 0: it is there from the start.
     """
     make = errors.lookup(OPTIMIZERS, name, "optimizer")
     for key, value, valid in (
@@ -143,6 +152,8 @@ def build(
             raise errors.UserError(
                 f"optimizer {name!r}: {key} is out of range: {value}"
             )
+    if growing:
+        weight_decay = optax.linear_schedule(0.0, weight_decay, growing)
     optimizer = make(learning_rate, weight_decay=weight_decay, momentum=momentum)
     if clip:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer)

@@ -111,6 +111,25 @@ def test_momentum_sums_up(name, wanted):
     assert seen == wanted
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_decay_that_grows_rises_from_nothing(name):
+    made = optimizer.build(
+        name,
+        learning_rate=optax.constant_schedule(0.5),
+        weight_decay=0.4,
+        momentum=0.0,
+        clip=0.0,
+        growing=4,
+    )
+    weights, seen = {"kernel": jnp.full(1, 2.0)}, []
+    state = made.init(weights)
+    for _ in range(6):
+        updates, state = made.update({"kernel": jnp.zeros(1)}, state, weights)
+        seen.append(float(updates["kernel"][0]))
+    # rate * decay * weight = 0.5 * 0.4 * 2, a quarter of it more at each step
+    np.testing.assert_allclose(seen, [0, -0.1, -0.2, -0.3, -0.4, -0.4], atol=1e-6)
+
+
 def test_first_step_of_adam_is_the_sign():
     grads = jax.tree.map(lambda x: -3 * jnp.ones_like(x), PARAMS)
     updates = one_update("adamw", grads, momentum=0.9)

@@ -1,0 +1,245 @@
+"""Stages that cut: counts of papers, what is told before compute, and composition."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from configs.papers import filter_pruning, slimming
+from experiments import check, packing, preparing, shrinking, stage, workdir
+from lib import errors, files, models, program, shrink, tree
+from lib.deploy import artifact
+from lib.report import metrics
+from lib.train import step
+from tests.experiments import test_preparing
+
+DATA = test_preparing.DATA
+
+
+def outlined(config, shape, classes=10):
+    """Returns the groups and the plan of a config's cut, by shapes alone."""
+    name = next(n for n in config.stages if config[n].prepare)
+    settings = dict(config[config[name].start].model)
+    module = models.build(settings.pop("name"), classes=classes, **settings)
+    params, variables = jax.eval_shape(
+        lambda: models.init(module, jax.random.key(0), shape)
+    )
+    weights = {"params": params, "variables": variables}
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    network = step.Network(models.make_apply(module))
+    plan = shrinking.outlined("shrink", config.shrink, network, weights, images)
+    groups = shrink.groups(shrinking.logits(network))(weights, images)
+    small = jax.eval_shape(lambda w: shrink.cut(plan, w), weights)
+    return groups, weights["params"], small["params"]
+
+
+def kernels(params):
+    return sum(x.size for p, x in tree.flatten(params).items() if "kernel" in p)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "params", "macs", "percents"),
+    [
+        # Table 1 of Li et al. 2017: A -9.4 % and -10.4 %, B -13.7 % and -27.6 %; the
+        # exact counts are of weights without batch norm, filters rounded up.
+        ("", 769_466, 112.44e6, (9.4, 10.4)),
+        ("b", 732_026, 90.91e6, (13.8, 27.6)),
+    ],
+)
+def test_resnet56_loses_what_the_paper_counts(variant, params, macs, percents):
+    config = filter_pruning.get_config(variant)
+    groups, large, small = outlined(config, (32, 32, 3))
+    bias = 10
+    assert kernels(large) + bias == 848_954
+    assert kernels(small) + bias == params
+    scores = {g.name: np.arange(g.size) for g in groups.groups}
+    rules = shrinking.rules(config.shrink)
+    removed = shrink.by_fraction(groups, scores, rules)
+    before, after = shrink.macs(groups, {}), shrink.macs(groups, removed)
+    np.testing.assert_allclose([before, after], [125.49e6, macs], rtol=1e-4)
+    assert round(100 * (1 - params / 848_954), 1) == percents[0]
+    assert round(100 * (1 - after / before), 1) == percents[1]
+
+
+def test_slimming_leaves_the_papers_layers():
+    _, large, small = outlined(slimming.get_config(), (28, 28, 1))
+    widths = [small[f"dense_{i}"]["kernel"].shape for i in (0, 1)]
+    assert widths == [(784, 100), (100, 60)]
+    assert (kernels(large), kernels(small)) == (545_000, 85_000)
+
+
+def config(**changes):
+    made = common.base(stages=("dense", "small"))
+    made.dense = common.stage(
+        model=common.model("resnet", depth=8, widths=(4, 6, 8)), steps=0, batch_size=8
+    )
+    made.small = common.stage(start="dense", prepare=("shrink",), steps=0, batch_size=8)
+    made.update(changes)
+    return made
+
+
+def trained(made, at):
+    check.settings(made)
+    stages = check.stages(made, DATA)
+    workdir.claim(at, made)
+    with metrics.MetricsWriter(at) as writer:
+        for one in stages:
+            stage.train(made, DATA, one, at, writer, lambda: False)
+    paths = {one.name: workdir.artifact_path(at, one.name) for one in stages}
+    return stages, {name: packing.load(path) for name, path in paths.items()}
+
+
+@pytest.mark.slow
+def test_each_stage_cuts_what_the_one_before_has_left(tmp_path):
+    """Cut, trained and distilled from the uncut model, cut again, pruned, in 8 bits."""
+    made = config()
+    made.stages = ("dense", "small", "smaller", "packed")
+    learns = dict(teacher="dense", objective=("cross_entropy", "distill"))
+    with made.unlocked():
+        made.smaller = common.stage(
+            start="small",
+            prepare=("shrink", "reestimate", "fold_batch_norm"),
+            steps=2,
+            batch_size=8,
+            **learns,
+        )
+        made.packed = common.stage(
+            start="smaller",
+            transforms=("prune", "quantize"),
+            program=("fake_quantize",),
+            steps=2,
+            batch_size=8,
+        )
+    made.reestimate.batches = 2
+    made.prune.update(schedule="", sparsity=0.5)
+    made.small.update(steps=2, **learns)
+    stages, found = trained(made, tmp_path)
+    width = {k: one.params["conv"]["kernel"].shape[-1] for k, one in found.items()}
+    assert width == {"dense": 4, "small": 2, "smaller": 1, "packed": 1}
+    record = files.read_json(workdir.record_path(tmp_path, "smaller"))
+    assert 0 <= record["metrics"]["masked_minus_small"] < 1e-3
+    cut = {one["name"]: (one["size"], one["kept"]) for one in record["cut"]}
+    assert cut["conv"] == (2, 1) and cut["block_2_0/conv_0"] == (4, 2)
+    # What the file holds builds the network again, which runs on the file's weights.
+    last = found["packed"]
+    module = stages[-1].module
+    packing.check(last, module, DATA.shape)
+    network = packing.network(last.about, module)
+    images = jnp.zeros((2, *DATA.shape))
+    logits = network(last.params, last.variables, last.ranges, images)[0][0]
+    assert logits.shape == (2, DATA.classes) and np.isfinite(logits).all()
+    kernel = last.params["conv"]["kernel"]
+    flat = tree.flatten(last.params).items()
+    zeros = [np.asarray(x) == 0 for p, x in flat if p.endswith("kernel")]
+    assert np.concatenate([z.ravel() for z in zeros]).mean() >= 0.45
+    wrong = last._replace(params={**last.params, "conv": {"kernel": kernel[..., :0]}})
+    with pytest.raises(errors.UserError, match="params/conv/kernel"):
+        packing.check(wrong, module, DATA.shape)
+
+
+@pytest.mark.slow
+def test_a_dropped_branch_is_gone_from_the_file(tmp_path):
+    made = config()
+    made.small.prepare = ("drop", "shrink")
+    made.drop.update(pattern="block_1", batches=1)
+    _, found = trained(made, tmp_path)
+    paths = tree.flatten(found["small"].params)
+    assert not any(path.startswith("block_1_0/") for path in paths)
+    assert found["small"].params["block_2_0"]["conv_0"]["kernel"].shape[-1] == 4
+    plan = packing.cut(found["small"].about)
+    assert len(plan.dropped) == 10
+    about = artifact.metadata(workdir.artifact_path(tmp_path, "small"))
+    assert shrink.from_plain(about["cut"]).plain() == plan.plain()
+
+
+@pytest.mark.parametrize("score", sorted(shrinking.SCORES))
+def test_every_score_chooses_units(score):
+    at = test_preparing.scene()
+    at = at._replace(loss=lambda params, batch: _loss(at, params, batch))
+    settings = common.base().shrink
+    settings.update(score=score, batches=1, fraction=0.5)
+    made = shrinking.units(at, settings, None)
+    shapes = {p: x.shape for p, x in tree.flatten(made.weights).items()}
+    before = {p: x.shape for p, x in tree.flatten(at.params).items()}
+    assert shapes["params/logits/kernel"][0] * 2 == before["logits/kernel"][0]
+    assert made.metrics["masked_minus_small"] < 1e-4
+
+
+def _loss(at, params, batch):
+    logits = at.network.apply(
+        params, at.variables, batch["image"], train=False, key=None
+    )[0][0]
+    return jnp.mean(logits**2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", shrink.SCOPES)
+def test_a_budget_of_operations_is_met(scope):
+    at = test_preparing.scene()
+    settings = common.base().shrink
+    settings.update(budget="macs", target=0.5, scope=scope)
+    made = shrinking.units(at, settings, None)
+    weights = {"params": at.params, "variables": at.variables}
+    images = next(at.batches(1))["image"]
+    f = shrinking.logits(at.network)
+    whole = sum(s.macs for s in program.sites(f)(weights, images))
+    small = shrink.resize(f, made.plan)
+    left = sum(s.macs for s in program.sites(small)(made.weights, images))
+    assert 0.25 * whole < left <= 0.5 * whole
+
+
+def test_equal_kernels_are_cut_alike():
+    at = test_preparing.scene()
+    params = dict(at.params)
+    kernel = params["conv_1_0"]["kernel"]
+    weights = {"params": {"a": kernel, "b": kernel, "c": kernel + 1}, "variables": {}}
+    pairs = shrink.twins(weights)
+    assert pairs == [("params/a", "params/b")]
+
+    def f(weights, x):
+        p = weights["params"]
+        y = x @ p["a"][0, 0] @ p["c"][0, 0].T
+        return (y @ p["b"][0, 0]) @ p["c"][0, 0].T @ jnp.ones((kernel.shape[2], 1))
+
+    x = jnp.ones((2, kernel.shape[2]))
+    loose = shrink.groups(f)(weights, x)
+    tied = shrink.groups(f, alike=pairs)(weights, x)
+    both = [g for g in tied.groups if {"params/a", "params/b"} <= set(g.paths())]
+    assert both and len(tied.groups) <= len(loose.groups)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score": "taylr"}, "did you mean 'taylor'"),
+        ({"fraction": 1.0}, "in [0, 1), got 1.0"),
+        ({"scope": "globl"}, "unknown scope 'globl'; did you mean 'global'"),
+        ({"multiple": 0}, "multiple and floor are at least 1"),
+        ({"budget": "mac"}, "did you mean 'macs'"),
+        ({"budget": "macs", "target": 0.0}, "above 0 and at most 1, got 0.0"),
+        ({"rules": (("conv",),)}, "shrink.rules is pairs"),
+        ({"pattern": "conv_9"}, "rule 'conv_9' matches nothing; nearest"),
+        ({"batches": 0}, "shrink.batches is at least 1, got 0"),
+    ],
+)
+def test_what_is_wrong_is_told_before_compute(settings, message):
+    made = config()
+    made.shrink.update(settings)
+    with pytest.raises(errors.UserError, match=re.escape(message)):
+        check.settings(made)
+        check.stages(made, DATA)
+
+
+def test_more_branches_than_there_are_cannot_be_dropped():
+    made = config()
+    made.small.prepare = ("drop",)
+    made.drop.count = 4
+    with pytest.raises(errors.UserError, match="drop.count is 4, but there are 3 res"):
+        check.stages(made, DATA)
+    made.drop.count = 0
+    with pytest.raises(errors.UserError, match="drop.count is at least 1, got 0"):
+        preparing.check(made, made.small)
