@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import compress, packing, recipe, scoring, targets, workdir
-from experiments.benchmarks import ptq_peers
+from experiments import compress, packing, recipe, scoring, stage, targets, workdir
+from experiments.benchmarks import paired, ptq_peers
 from lib import errors, files
 from lib.data import dataset, pipeline
 from lib.deploy import measure, onnx_export
@@ -18,7 +18,10 @@ from lib.report import progress
 NAME = "benchmark.json"
 PAGE = "BENCHMARKS.md"
 OURS = "ours"  # the folder of our own run, which may be there already
-HEADS = ("method", "bits", "accuracy %", "file bytes")
+HEADS = (
+    *("method", "bits", "accuracy %", "file bytes"),
+    *("class as float %", "right alone: Pare, it", "p"),
+)
 PACKAGES = ("onnx", "onnxruntime", "qwix")
 
 
@@ -32,9 +35,9 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     if (at / NAME).exists() and (at / PAGE).exists():
         progress.say(f"{at} is finished; this is what it measured")
         return show(files.read_json(at / NAME))
-    result = compress.run(config.ours, str(at / OURS))
+    compress.run(config.ours, str(at / OURS))
     data = recipe.load_data(config.ours.data)
-    rows = ours(config, result)
+    rows = ours(config, data, at)
     job = start(config, data, at)
     if config.integers:
         rows.append(in_integers(config, data, at))
@@ -42,6 +45,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         kind = ptq_peers.PEERS[name]
         rows.append(peer(name, kind, job, data, config.ours.eval_batch_size))
         progress.say(" | ".join(cells(rows[-1])))
+    compare(rows)
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
@@ -65,20 +69,18 @@ def check(config: Any) -> None:
         errors.lookup(stages, name, "stage of config.ours")
 
 
-def ours(config: Any, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of our own stages, as our run measured their packed files."""
-    stages = {stage["name"]: stage for stage in result["stages"]}
-    return [
-        {
-            "name": name,
-            "title": title,
-            "bits": bits,
-            "accuracy": stages[name]["metrics"]["accuracy"],
-            "file_bytes": stages[name]["size"]["file_bytes"],
-            "absent": "",
-        }
-        for name, title, bits in config.rows
-    ]
+def ours(config: Any, data: dataset.Dataset, at: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the rows of our own stages, each measured from its packed file."""
+    rows = []
+    for name, title, bits in config.rows:
+        path = workdir.artifact_path(at / OURS, name)
+        network, bound = stage.network_of(packing.load(path))
+        made = ptq_peers.Made(
+            jax.jit(lambda x, f=network, b=bound: f(*b, x)[0][0]), path
+        )
+        found = measured(made, data, config.ours.eval_batch_size)
+        rows.append({"name": name, "title": title, "bits": bits, "absent": "", **found})
+    return rows
 
 
 def start(config: Any, data: dataset.Dataset, at: pathlib.Path) -> ptq_peers.Job:
@@ -143,17 +145,44 @@ def peer(
 def measured(
     made: ptq_peers.Made, data: dataset.Dataset, batch_size: int
 ) -> dict[str, Any]:
-    """Returns accuracy over the whole test split, and the length of the file."""
+    """Returns accuracy over the whole test split, and the length of the file.
+
+    And `guess` and `right`, an array over the images each, for `compare`.
+    """
     prepare = pipeline.preparation(data.normalisation, None)
-    correct = 0
+    guess, right = [], []
     for raw in pipeline.eval_batches(data.test, batch_size):
+        kept = raw["weight"] > 0
         images = np.asarray(prepare(None, raw)["image"])
-        guess = np.asarray(made.logits(images)).argmax(-1)
-        correct += int((guess == raw["label"])[raw["weight"] > 0].sum())
+        guess.append(np.asarray(made.logits(images)).argmax(-1)[kept])
+        right.append(guess[-1] == raw["label"][kept])
+    right = np.concatenate(right)
     return {
-        "accuracy": correct / len(data.test),
+        "accuracy": int(right.sum()) / len(data.test),
         "file_bytes": made.path.stat().st_size,
+        "guess": np.concatenate(guess),
+        "right": right,
     }
+
+
+def compare(rows: list[dict[str, Any]]) -> None:
+    """Puts comparisons of the same images into the rows, in place of the guesses.
+
+    `as_float`: the share of images that are given the class of the first row.
+    `paired`: McNemar's test between the first row of the same bits and this one; None
+    in that first row.
+    """
+    first: dict[str, np.ndarray] = {}
+    floats = rows[0]["guess"]
+    for row in rows:
+        guess, right = row.pop("guess", None), row.pop("right", None)
+        row["as_float"] = row["paired"] = None
+        if guess is None:
+            continue
+        row["as_float"] = float((guess == floats).mean())
+        if row["bits"] in first:
+            row["paired"] = paired.mcnemar(first[row["bits"]], right)._asdict()
+        first.setdefault(row["bits"], right)
 
 
 def environment() -> dict[str, Any]:
@@ -171,9 +200,15 @@ def environment() -> dict[str, Any]:
 def cells(row: dict[str, Any]) -> list[str]:
     """Returns the texts of one row of the table."""
     if row["absent"]:
-        return [row["title"], row["bits"], row["absent"], "-"]
+        return [row["title"], row["bits"], row["absent"], *("-",) * (len(HEADS) - 3)]
     accuracy, size = f"{100 * row['accuracy']:.2f}", f"{row['file_bytes']:,}"
-    return [row["title"], row["bits"], accuracy, size]
+    same, test = row.get("as_float"), row.get("paired")
+    return [
+        *(row["title"], row["bits"], accuracy, size),
+        "-" if same is None else f"{100 * same:.2f}",
+        f"{test['first']}, {test['second']}" if test else "-",
+        f"{test['p']:.2g}" if test else "-",
+    ]
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -191,10 +226,12 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"All start from the same float32 weights, calibrate on the same {images:,} "
         "images of the train split, and are measured on every image of the test split "
-        "from the file whose bytes stand beside.",
+        "from the file whose bytes stand beside. `right alone` counts the images that "
+        "the first method of the same bits has right and this one has not, and the "
+        "other way round; `p` is McNemar's exact test of the two counts.",
         "",
         "| " + " | ".join(HEADS) + " |",
-        "| --- | --- | ---: | ---: |",
+        "| --- | --- | " + " | ".join(["---:"] * (len(HEADS) - 2)) + " |",
         *("| " + " | ".join(cells(row)) + " |" for row in result["rows"]),
     ]
     return "\n".join(lines) + "\n"

@@ -49,7 +49,11 @@ def test_accuracy_counts_every_test_image_once(tmp_path):
         return np.asarray(rows)
 
     found = benchmark_ptq.measured(ptq_peers.Made(logits, path), data, 8)
+    guess, right = found.pop("guess"), found.pop("right")
     assert found == {"accuracy": 11 / 21, "file_bytes": 7}
+    labels, numbers = data.test.source.labels, np.arange(21)
+    np.testing.assert_array_equal(guess, (labels + numbers % 2) % 3)
+    np.testing.assert_array_equal(right, numbers % 2 == 0)
     assert sorted(set(seen)) == list(range(21))
 
 
@@ -64,21 +68,54 @@ def test_a_peer_that_cannot_says_why():
     data = made_data()
     rows = [benchmark_ptq.peer(n, kind, None, data, 8) for n, kind in peers.items()]
     assert [benchmark_ptq.cells(row) for row in rows] == [
-        ["A", "W4A8", "ValueError: no int4 here", "-"],
-        ["B", "W8A8", "not installed: a_package_that_is_not_there", "-"],
+        ["A", "W4A8", "ValueError: no int4 here", "-", "-", "-", "-"],
+        ["B", "W8A8", "not installed: a_package_that_is_not_there", *"----"],
     ]
+
+
+def test_rows_are_compared_with_the_float_network_and_with_the_first_of_their_bits():
+    labels = np.zeros(8, int)
+    given = {
+        "float": ("float", [0, 0, 0, 0, 0, 0, 1, 2]),
+        "ours": ("W8A8", [0, 0, 0, 0, 0, 0, 2, 1]),
+        "better": ("W8A8", [0, 0, 0, 0, 0, 0, 0, 1]),
+        "worse": ("W8A8", [1, 1, 1, 0, 0, 0, 2, 0]),
+        "alone": ("W4A8", [0, 0, 0, 0, 1, 1, 1, 1]),
+    }
+    rows = [
+        {"name": name, "bits": bits, "guess": guess, "right": guess == labels}
+        for name, (bits, guess) in (
+            (n, (b, np.asarray(g))) for n, (b, g) in given.items()
+        )
+    ]
+    rows.append({"name": "absent", "bits": "W8A8"})
+    benchmark_ptq.compare(rows)
+    same = {row["name"]: row["as_float"] for row in rows}
+    assert same == dict(
+        float=1.0, ours=6 / 8, better=6 / 8, worse=3 / 8, alone=5 / 8, absent=None
+    )
+    tests = {row["name"]: row["paired"] for row in rows}
+    none = dict.fromkeys(("float", "ours", "alone", "absent"))
+    # Of 1 throw either side has 1: p is 1. Of 4, 3 to 1 or more uneven: 10 of 16.
+    assert tests == {
+        **none,
+        "better": {"first": 0, "second": 1, "p": 1.0},
+        "worse": {"first": 3, "second": 1, "p": pytest.approx(10 / 16)},
+    }
+    assert not any("guess" in row or "right" in row for row in rows)
 
 
 def test_the_table_holds_what_was_measured():
     row = {"title": "C", "bits": "W8A8", "absent": ""}
-    row |= {"accuracy": 0.91725, "file_bytes": 1234567}
+    row |= {"accuracy": 0.91725, "file_bytes": 1234567, "as_float": 0.9938}
+    row["paired"] = {"first": 31, "second": 12, "p": 0.00512}
     about = {"date": "2026-01-02", "cpu": "a CPU", "cores": 2, "jax": "1.0"}
     about |= {"onnx": "2.0", "onnxruntime": "3.0", "qwix": None}
     config = {"title": "T", "batches": 3, "batch_size": 100}
     page = benchmark_ptq.markdown(
         {"rows": [row], "environment": about, "config": config}
     )
-    assert "| C | W8A8 | 91.72 | 1,234,567 |\n" in page
+    assert "| C | W8A8 | 91.72 | 1,234,567 | 99.38 | 31, 12 | 0.0051 |\n" in page
     assert "the same 300 images" in page and "qwix" not in page
     assert "2026-01-02 on a CPU, 2 cores" in page
 
