@@ -15,7 +15,11 @@ fast at batches of 1, 8 and 64, 3.83 times smaller; StableHLO 1.28, 1.38 and 1.1
     python run.py --config=configs/deploy.py:litert --workdir=/tmp/litert
     python run.py --config=configs/deploy.py:smoke --workdir=/tmp/smoke
 
-`litert` needs `requirements-litert.txt`, too.
+`litert` needs `requirements-litert.txt`, too. On one core (dense 99.17 %) its integer
+files give the classes that JAX gives, 99.17 and 99.72 %, with all 5 contractions in
+int8, and are 3.79 times smaller than LiteRT's floats. With one thread they are 3.78 and
+3.59 times as fast at batches of 1 and 8 after training, 4.76 and 3.84 aware; other jobs
+ran, and 64 could not be timed.
 """
 
 from configs import common
