@@ -44,7 +44,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     for name in config.peers:
         kind = ptq_peers.PEERS[name]
         rows.append(peer(name, kind, job, data, config.ours.eval_batch_size))
-        progress.say(" | ".join(cells(rows[-1])))
+        progress.say(" | ".join(cells(rows[-1])[:4]))
     compare(rows)
     result = {
         "experiment": config.experiment,

@@ -29,7 +29,7 @@ def get_config(arg=""):
             # Stages of ours: name, what the table calls it, bits.
             rows=(
                 ("dense", "Pare, packed float32", "float"),
-                ("w8a8", "Pare, packed", "W8A8"),
+                ("w8a8", "Pare, AdaRound, packed", "W8A8"),
                 ("w4a8", "Pare, GPTQ, packed", "W4A8"),
             ),
             integers="w8a8",  # the one that is also measured as an int8 ONNX file

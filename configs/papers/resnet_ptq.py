@@ -6,11 +6,12 @@ wrong). Put them where `dense.weights` says, or say where they are. They were tr
 the whole train split, so its images in the validation part are known to the network:
 choices were made there by the distance to the float logits, and not by accuracy.
 
-Nothing trains. `w8a8`: weights in 8 bits an output channel, to the nearest. `w4a8`: in
-4 bits an output channel by GPTQ (Frantar et al. 2022, 2210.17323). Activations in 8
-bits, ranges from the smallest to the largest seen. Ranges and Hessians are measured on
-1,024 images of the train split. Every convolution and the dense layer are rounded,
-inputs and weights, the first and the last as well.
+Nothing trains. `w8a8`: weights in 8 bits an output channel, rounded as AdaRound learns
+(Nagel et al. 2020, 2004.10568). `w4a8`: in 4 bits an output channel by GPTQ (Frantar et
+al. 2022, 2210.17323). Activations in 8 bits, in the ranges that round what was seen
+with the least squared error. Ranges and Hessians are measured on 1,024 images of the
+train split. Every convolution and the dense layer are rounded, inputs and weights, the
+first and the last as well.
 
     python run.py --config=configs/papers/resnet_ptq.py --workdir=/tmp/ptq
     python run.py --config=configs/papers/resnet_ptq.py:resnet56 --workdir=/tmp/ptq56
@@ -52,7 +53,8 @@ def smoke(config):
     config.dense.model.depth = 8
     config.dense.model.widths = (4, 8, 8)
     config.w8a8.steps = config.w4a8.steps = 0
-    for technique in (config.fake_quantize, config.gptq):
+    config.adaround.steps = 20
+    for technique in (config.fake_quantize, config.adaround, config.gptq):
         technique.batches = 2
     return config
 
@@ -64,9 +66,10 @@ def get_config(arg=""):
     config.data.validation_fraction = 0.04  # 2,000 of 50,000
     config.eval_batch_size = 250
     config.latency.repeats = 10
-    config.quantize.bits = 8
+    config.fake_quantize.calibration = "mse"
+    config.adaround.bits = 8
     config.gptq.bits = 4
-    for technique in (config.fake_quantize, config.gptq):
+    for technique in (config.fake_quantize, config.adaround, config.gptq):
         technique.batches = IMAGES // BATCH
     config.dense = common.stage(
         model=common.model("resnet", depth=20, widths=(16, 32, 64)),
@@ -74,7 +77,7 @@ def get_config(arg=""):
         batch_size=BATCH,
     )
     after = dict(start="dense", program=("fake_quantize",), steps=0, batch_size=BATCH)
-    config.w8a8 = common.stage(transforms=("quantize",), **after)
+    config.w8a8 = common.stage(transforms=("adaround",), **after)
     config.w4a8 = common.stage(transforms=("gptq",), **after)
     config = papers.attach(
         config,
