@@ -100,7 +100,8 @@ def base(experiment="compress", stages=()):
             ),
             # Preparations; fold_batch_norm and equalize have no settings.
             shrink=dict(
-                fraction=0.5,  # of the units of each group removed, rounded up
+                fraction=0.5,  # of the units of each group removed, rounded up; with
+                # scope "group" a whole number is that many of each
                 pattern=".",  # groups that are cut: channels, neurons, heads
                 rules=(),  # pairs (pattern, fraction), instead of one fraction
                 score="l1",  # or "l2", "scale" of norms, "random"; or, measured on

@@ -29,7 +29,7 @@ def get_config(arg=""):
     config.shrink.score = "scale"
     config.shrink.fraction = 0.8
     config.l1.pattern = r"norm_\d/scale$"  # of hidden layers
-    config.l1.weight = 1e-4
+    config.l1.weight = 1e-5
     settings = dict(
         model=common.model("mlp", widths=(500, 300), dropout=0.0, norm=True),
         optimizer="nesterov",

@@ -33,9 +33,11 @@ class Limits(NamedTuple):
 
 def check(fraction: float, scope: str, limits: Limits) -> None:
     """Raises a `UserError` for settings out of range."""
-    if not 0 <= fraction < 1:
+    whole = scope == "group" and fraction >= 1 and fraction == int(fraction)
+    if not 0 <= fraction < 1 and not whole:
         raise errors.UserError(
-            f"the fraction of units to remove is in [0, 1), got {fraction}"
+            "the fraction of units to remove is in [0, 1), or by group a whole number "
+            f"of units, got {fraction}"
         )
     if scope not in SCOPES:
         raise errors.UserError(f"unknown scope {scope!r}; {errors.hint(scope, SCOPES)}")
@@ -60,9 +62,10 @@ def by_fraction(
       scores: of each group.
       rules: pairs (regular expression over names of groups, fraction removed); the
         first match wins; what none matches is kept whole.
-      scope: "group": that share of each group, rounded up (Li et al. 2017 count so);
-        "global": the least of all groups of a rule together, wherever they are, so make
-        scores of different groups comparable first.
+      scope: "group": that share of each group, rounded up (Li et al. 2017 count so), or
+        that many units of each, where it is a whole number of at least 1; "global":
+        the least of all groups of a rule together, wherever they are, so make scores
+        of different groups comparable first.
       limits: of each group; they let fewer units go than the fraction says.
 
     Raises:
@@ -78,7 +81,10 @@ def by_fraction(
         check(fraction, scope, limits)
         some = [named[name] for name, rule in took.items() if rule == number]
         if scope == "group":
-            counts = [math.ceil(fraction * g.size - 1e-9) for g in some]
+            counts = [
+                fraction if fraction >= 1 else math.ceil(fraction * g.size - 1e-9)
+                for g in some
+            ]
         else:
             pooled = np.concatenate([scores[g.name] for g in some])
             go = math.ceil(fraction * pooled.size - 1e-9)

@@ -216,7 +216,8 @@ def test_equal_kernels_are_cut_alike():
     ("settings", "message"),
     [
         ({"score": "taylr"}, "did you mean 'taylor'"),
-        ({"fraction": 1.0}, "in [0, 1), got 1.0"),
+        ({"fraction": 1.5}, "or by group a whole number of units, got 1.5"),
+        ({"fraction": 2.0, "scope": "global"}, "in [0, 1), or by group a whole"),
         ({"scope": "globl"}, "unknown scope 'globl'; did you mean 'global'"),
         ({"multiple": 0}, "multiple and floor are at least 1"),
         ({"budget": "mac"}, "did you mean 'macs'"),
