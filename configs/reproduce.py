@@ -32,6 +32,7 @@ def get_config(arg=""):
                 "snip:extreme",
                 "rigl",
                 "two_of_four",
+                "slimming",
                 "binary_connect",
                 "binary_connect:stochastic",
                 "ours",

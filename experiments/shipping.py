@@ -112,7 +112,9 @@ def items(
     found = []
     for name in settings.targets:
         target = targets.TARGETS[name]
-        for stage in stages if target.rounded else floats:
+        # Those that are exported beside the first round nothing.
+        rounds = [s for s in stages if not target.against or s not in floats[1:]]
+        for stage in rounds if target.rounded else floats:
             last = stage == (stages[-1] if target.rounded else floats[0])
             path = to / f"{stage}.{target.suffix}"
             if name == "packed":

@@ -42,6 +42,8 @@ def smoke(config):
     config.model.model.widths = (8, 8)
     config.model.shape = (8, 8, 1)
     config.analyse = ()
+    config.xla_flags = common.FAST_TO_COMPILE
+    config.export.targets = ("stablehlo_float32", "onnx_float32")
     config.export.batch_sizes = (1, 8)
     config.export.repeats = 5
     config.export.warmup = 1

@@ -56,10 +56,28 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     if config == "configs/inspect.py":
         return  # it leaves nothing behind
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
-    results |= {"sweep.json", "reproduced.json", "deployment.json"}
+    results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
     assert results & {path.name for path in workdir.iterdir()}
     if config == "configs/deploy.py":
         _every_file_was_measured(workdir, output)
+    if config == "configs/shrink.py":
+        _cut_and_proved(workdir)
+
+
+def _cut_and_proved(workdir):
+    result = files.read_json(workdir / "result.json")
+    dense, small, quantized = result["stages"]
+    assert 0 <= small["metrics"]["masked_minus_small"] < 1e-4
+    assert {(g["size"], g["kept"]) for g in small["cut"]} == {(4, 2), (8, 4)}
+    assert small["size"]["params"] < dense["size"]["params"] / 3
+    assert quantized["size"]["macs"] == small["size"]["macs"]
+    assert set(result["artifacts"]) == {
+        *("packed", "packed_small", "onnx_float32", "onnx_float32_small", "onnx_int8")
+    }
+    assert not result["left_out"]
+    for one in result["artifacts"].values():
+        assert one["same_class_as_jax"] > 0.97
+    assert "Removed before small" in (workdir / "report.html").read_text()
 
 
 def _every_file_was_measured(workdir, output):
