@@ -49,7 +49,10 @@ def resized(apply: Callable[..., Any], plan: shrink.Plan) -> Callable[..., Any]:
 
     def resized_apply(params, variables, images, *, train, key):
         weights = {"params": params, "variables": variables}
-        return small(weights, images, key, train=train)
+        outputs, new = small(weights, images, key, train=train)
+        # The module knows of statistics whose branch was dropped; nobody else does.
+        left, found = tree.flatten(variables), tree.flatten(new)
+        return outputs, tree.replace(variables, {path: found[path] for path in left})
 
     return resized_apply
 
