@@ -78,8 +78,6 @@ def follow(
         one = holds.free(units, leaf.shape, fades=True)
         places = tuple(range(len(leaf.shape)))
         zero = path in dropped
-        if zero:
-            holds.pin(units, one, "the whole leaf is removed")
         ins.append(one._replace(leaf=path, places=places, zero=zero))
     leaves = dict(zip(names, ins, strict=True))
     for a, b in alike:
