@@ -127,6 +127,15 @@ def pixels(shape: tuple[int, ...], count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
+def same_class(
+    made: targets.Model, target: targets.Target, path: pathlib.Path, images: np.ndarray
+) -> float:
+    """Returns the share of images that a file gives the class that JAX gives."""
+    output = target.open(path, 1)(images)
+    expected = made.logits(rounded=target.rounded)(images)
+    return float(np.mean(output.argmax(-1) == expected.argmax(-1)))
+
+
 def _measured(
     name: str, made: targets.Model, config: Any, at: pathlib.Path
 ) -> dict[str, Any]:
@@ -143,15 +152,11 @@ def _measured(
             left_out[kind] = str(e)
             progress.say(f"no {path.name}: {e}")
             continue
-        output = target.open(path, 1)(images)
-        expected = made.logits(rounded=target.rounded)(images)
         floats, integers = target.contractions(path)
         entries[kind] = {
             "runtime": target.runtime,
             "bytes": path.stat().st_size,
-            "same_class_as_jax": float(
-                np.mean(output.argmax(-1) == expected.argmax(-1))
-            ),
+            "same_class_as_jax": same_class(made, target, path, images),
             "float_contractions": floats,
             "integer_contractions": integers,
         }

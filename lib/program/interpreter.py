@@ -5,7 +5,8 @@ both have a leading axis of the scan's length (nested scans: one axis each, oute
 first): feeds enter as further `xs` and records leave as further `ys`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,14 +49,11 @@ def _run(
         return atom.val if isinstance(atom, core.Literal) else env[atom]
 
     for i, eqn in enumerate(block.jaxpr.eqns):
-        # The scope is part of the program: what is traced from here is named alike.
-        scope = source_info_util.current_name_stack() + eqn.source_info.name_stack
-        trace = eqn.source_info.traceback
         operands = [read(atom) for atom in eqn.invars]
-        with source_info_util.user_context(trace, name_stack=scope), eqn.ctx.manager:
+        with scoped(eqn):
             match block.steps.get(i):
                 case None:
-                    outs, new = _bind(eqn, operands), {}
+                    outs, new = bind(eqn, operands), {}
                 case Site() as site:
                     outs, new = _contract(eqn, operands, site, step, feeds)
                 case blocks:
@@ -68,9 +66,21 @@ def _run(
     return [read(atom) for atom in block.jaxpr.outvars], records
 
 
-def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """Returns the outputs of an equation left whole."""
-    params = eqn.primitive.get_bind_params(eqn.params)
+@contextlib.contextmanager
+def scoped(eqn: core.JaxprEqn) -> Iterator[None]:
+    """Runs what is inside in the scope of an equation.
+
+    The scope is part of the program: what is traced from there is named alike.
+    """
+    scope = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    trace = eqn.source_info.traceback
+    with source_info_util.user_context(trace, name_stack=scope), eqn.ctx.manager:
+        yield
+
+
+def bind(eqn: core.JaxprEqn, operands: Sequence[Any], **changes: Any) -> list[Any]:
+    """Returns the outputs of an equation left whole, but for some of its numbers."""
+    params = {**eqn.primitive.get_bind_params(eqn.params), **changes}
     outs = eqn.primitive.bind(*operands, **params)
     return list(outs) if eqn.primitive.multiple_results else [outs]
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lib.program.interpreter import bind
 from lib.program.reach import Place
 from lib.program.sites import Block
-from lib.shrink.resizing import bind
 
 
 def custom_jvp(runner, body, eqn, given, inside, outs):

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core, source_info_util
+from jax.extend import core
 
 from lib import errors
+from lib.program.interpreter import bind, scoped
 from lib.program.reach import Place
 from lib.program.sites import Block
 from lib.shrink import control
@@ -17,7 +18,7 @@ from lib.shrink.custom import custom_jvp, custom_vjp
 from lib.shrink.follow import Followed, follow
 from lib.shrink.held import Held
 from lib.shrink.plan import Plan
-from lib.shrink.resizing import RESIZE, Sizes, bind, take, zeros
+from lib.shrink.resizing import RESIZE, Sizes, take, zeros
 from lib.shrink.walker import Body, Walker
 
 
@@ -148,13 +149,8 @@ class _Runner:
             return atom.val if isinstance(atom, core.Literal) else env[atom]
 
         for i, eqn in enumerate(jaxpr.eqns):
-            scope = source_info_util.current_name_stack() + eqn.source_info.name_stack
-            trace = eqn.source_info.traceback
             given = [read(atom) for atom in eqn.invars]
-            with (
-                source_info_util.user_context(trace, name_stack=scope),
-                eqn.ctx.manager,
-            ):
+            with scoped(eqn):
                 outs = self._equation(body, i, eqn, given)
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]

@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from lib.program.interpreter import bind
+
 Keep = tuple[np.ndarray | None, ...]  # per axis: positions that are left; None for all
 
 
@@ -64,13 +66,6 @@ def picked(x: jax.Array, places: np.ndarray, axis: int) -> jax.Array:
 Resize = Callable[
     [core.JaxprEqn, Sequence[Any], Sequence[Sizes], Sequence[Sizes]], list[Any]
 ]
-
-
-def bind(eqn: core.JaxprEqn, operands: Sequence[Any], **changes: Any) -> list[Any]:
-    """Returns the outputs of an equation, with some of its numbers changed."""
-    params = eqn.primitive.get_bind_params(eqn.params)
-    outs = eqn.primitive.bind(*operands, **{**params, **changes})
-    return list(outs) if eqn.primitive.multiple_results else [outs]
 
 
 def _shape(eqn, operands, ins, outs):
