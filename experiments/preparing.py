@@ -22,6 +22,7 @@ from lib.train import step
 # (params, variables) -> params as the stage's chain rounds them.
 Rounded = Callable[[Any, Any], Any]
 
+MOST = 12  # names of what changed that a line tells; what is left is told in full
 EXAMPLES = 2  # images to follow the program with, and to check it on
 
 
@@ -241,8 +242,9 @@ def _told(name: str, changes: Sequence[program.Change]) -> str:
     """Returns what a preparation did, in words."""
     left = [f"{c.name} ({c.why})" for c in changes if not c.paths]
     done = [c.name for c in changes if c.paths]
+    shown = done[:MOST] + [f"and {len(done) - MOST} more"] * (len(done) > MOST)
     return (
-        f"{name}: changed {len(done)} of {len(changes)}: {', '.join(done) or 'none'}; "
+        f"{name}: changed {len(done)} of {len(changes)}: {', '.join(shown) or 'none'}; "
         f"left as they are: {', '.join(left) or 'none'}"
     )
 
