@@ -82,8 +82,8 @@ def _branches(g: Graph) -> list[tuple[str, ...]]:
             continue
         for stream, branch in ((left, right), (right, left)):
             mine = above.get(branch, 0) & ~above.get(stream, 0)
-            theirs = above.get(stream, 0) & ~above.get(branch, 0)
-            if _weighed(g, mine) and not _weighed(g, theirs):
+            own = [above.get(t, 0) & ~above.get(branch, 0) for t in _terms(g, stream)]
+            if _weighed(g, mine) and not all(_weighed(g, bits) for bits in own):
                 leaves = _alone(g, mine)
                 if _vanishes(g, mine, leaves, branch):
                     found.append(leaves)
@@ -99,6 +99,14 @@ def _ancestors(g: Graph) -> dict[int, int]:
             bits |= above.get(value, 0)
         above.update(dict.fromkeys(node.outs, bits))
     return above
+
+
+def _terms(g: Graph, value: int) -> list[int]:
+    """Returns what a value is the sum of: of several branches beside one another."""
+    node = g.nodes[g.maker[value]] if value in g.maker else None
+    if node is None or node.kind != "add" or not all(v in g.data for v in node.ins):
+        return [value]
+    return [term for side in node.ins for term in _terms(g, side)]
 
 
 def _numbers(g: Graph, bits: int) -> list[int]:

@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 
 def check(fraction: float, scope: str, limits: Limits) -> None:
     """Raises a `UserError` for settings out of range."""
-    whole = scope == "group" and fraction >= 1 and fraction == int(fraction)
+    whole = scope == "group" and 1 <= fraction < math.inf and fraction % 1 == 0
     if not 0 <= fraction < 1 and not whole:
         raise errors.UserError(
             "the fraction of units to remove is in [0, 1), or by group a whole number "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from lib import errors
 from lib.program.reach import Place
 from lib.program.sites import read
 from lib.shrink import held as holds
@@ -81,7 +82,8 @@ def follow(
         ins.append(one._replace(leaf=path, places=places, zero=zero))
     leaves = dict(zip(names, ins, strict=True))
     for a, b in alike:
-        for left, right in zip(leaves[a].axes, leaves[b].axes, strict=True):
+        both = (errors.lookup(leaves, path, "leaf") for path in (a, b))
+        for left, right in zip(*(leaf.axes for leaf in both), strict=True):
             units.join(left, right, f"{a} and {b} are one weight")
     ins += [holds.pinned(x.shape) for x in program.leaves[len(names) :]]
     body, outs = walker.walk(program.block, ins, Place("", (), (), ()))

@@ -69,10 +69,7 @@ def from_plain(plain: Mapping[str, Any]) -> Plan:
     try:
         cuts = tuple(
             Cut(
-                np.unpackbits(
-                    np.frombuffer(bytes.fromhex(cut["keep"]), np.uint8),
-                    count=int(cut["of"]),
-                ).astype(bool),
+                _mask(str(cut["keep"]), int(cut["of"])),
                 tuple((str(path), int(axis)) for path, axis in cut["axes"]),
             )
             for cut in plain["cuts"]
@@ -84,6 +81,13 @@ def from_plain(plain: Mapping[str, Any]) -> Plan:
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise errors.UserError(f"this is no plan of a cut: {e!r}") from e
     return Plan(cuts, dropped)
+
+
+def _mask(text: str, count: int) -> np.ndarray:
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"{len(packed)} bytes do not hold {count} bits")
+    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def make(groups: Groups, removed: Mapping[str, Sequence[int]]) -> Plan:

@@ -35,7 +35,8 @@ def difference(
         )
         for a, b in zip(old, new, strict=True):
             a, b = (np.asarray(jnp.asarray(x, jnp.float32), float) for x in (a, b))
-            apart = np.abs(a - b)
+            with np.errstate(invalid="ignore"):  # inf - inf is told as infinite
+                apart = np.abs(a - b)
             worst = max(worst, float(np.nan_to_num(apart, nan=np.inf).max(initial=0)))
             largest = max(largest, float(np.abs(a).max(initial=0)))
     return worst, largest
@@ -63,16 +64,24 @@ def prove(
         element of the result.
 
     Raises:
+      UserError: there are no batches.
       RunError: they differ by more, with a leaf through which they do.
     """
     batches = list(batches)
-    worst, largest = difference(f, plan, weights, batches)
-    if worst <= tolerance * max(largest, 1e-30):
+    if not batches:
+        raise errors.UserError("a cut is proved on at least one batch, got none")
+
+    def holds(part: Plan) -> tuple[bool, float, float]:
+        worst, largest = difference(f, part, weights, batches)
+        alike = np.isfinite(worst) and worst <= tolerance * max(largest, 1e-30)
+        return bool(alike), worst, largest
+
+    alike, worst, largest = holds(plan)
+    if alike:
         return worst
     through = "the cut as a whole"
     for path, alone in parts.items():
-        found, most = difference(f, alone, weights, batches)
-        if not found <= tolerance * max(most, 1e-30):
+        if not holds(alone)[0]:
             through = path
             break
     raise errors.RunError(

@@ -53,6 +53,8 @@ def resize(f: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
             dropped=frozenset(plan.dropped),
         )
         runner = _Runner(followed, _gone(followed, plan))
+        # What goes is decided: derivatives that are followed later pin nothing.
+        followed.units.settled_for_good = True
         return runner.program(weights, args, kwargs)
 
     return small

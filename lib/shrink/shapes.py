@@ -212,6 +212,12 @@ def _update_slice(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list
     return [Held(tuple(axes), tuple(fades), x.zero and new.zero)]
 
 
+def _tile(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:
+    del units
+    times = eqn.params["reps"]
+    return [_each(ins[0], lambda a, place: np.tile(a, times[place]))]
+
+
 RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
@@ -225,5 +231,6 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "split": _split,
     "squeeze": _squeeze,
+    "tile": _tile,
     "transpose": _transpose,
 }

@@ -28,6 +28,7 @@ class Units:
         self._why[PINNED] = 1
         self._parts: dict[int, tuple[int, ...]] = {}  # of a class
         self._products: dict[tuple[int, ...], int] = {}
+        self.settled_for_good = False  # True: nothing is pinned any more
 
     def fresh(self, count: int) -> Axis:
         """Returns units of a new family, `[count]`, joined with nothing."""
@@ -88,6 +89,8 @@ class Units:
           units: to pin, with their parts.
           why: for a person to read.
         """
+        if self.settled_for_good:
+            return
         classes = np.unique(self.find(units))
         some = classes[self._why[classes] == 0]
         if not some.size:
@@ -104,7 +107,7 @@ class Units:
             return ()
         if one not in self._parts:
             return (one,)
-        return tuple(b for part in self._parts[one] for b in self.base(part))
+        return self._live(self._parts[one])
 
     def bases(self, axis: Axis) -> list[tuple[int, ...]]:
         """Returns `base` of each position."""
@@ -152,7 +155,7 @@ class Units:
 
     def _pair(self, *parts: int) -> int:
         """Returns the unit that is removed if one of the parts is."""
-        parts = tuple(dict.fromkeys(b for part in parts for b in self.base(part)))
+        parts = self._live(parts)
         if len(parts) < 2:
             return parts[0] if parts else PINNED
         if parts not in self._products:
@@ -221,9 +224,11 @@ class Units:
 
     def _attach(self, high: Axis, low: Axis) -> None:
         self._parent[high] = low
+        # What a class was attached to may have been attached itself, in this very call.
+        tops = self.find(low)
         for one in np.flatnonzero(self._why[high]):
-            if not self._why[low[one]]:
-                self._why[low[one]] = self._why[high[one]]
+            if not self._why[tops[one]]:
+                self._why[tops[one]] = self._why[high[one]]
 
     def _join_one(self, a: int, b: int, why: str) -> None:
         """Joins two units of which at least one may be a product."""
@@ -263,4 +268,5 @@ class Units:
             self._has_parts[low] = True
 
     def _live(self, parts: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the classes whose removal removes one of the parts, each once."""
         return tuple(dict.fromkeys(b for part in parts for b in self.base(part)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib import shrink
+from lib import shrink, tree
 from tests.shrink import models
 
 
@@ -37,10 +37,32 @@ def halved(case):
     groups = shrink.groups(case.f)(case.weights, case.x)
     removed = half(groups)
     plan = shrink.make(groups, removed)
-    masked = jax.jit(lambda w: shrink.mask(plan, w))(case.weights)
-    weights = jax.jit(lambda w: shrink.cut(plan, w))(case.weights)
+    masked, weights = masked_by(plan, case.weights), cut_by(plan, case.weights)
     f = shrink.resize(case.f, plan)
     return Cut(case, groups, removed, plan, masked, weights, f)
+
+
+def _changed(plan, weights, how):
+    flat = {k: np.array(w) for k, w in tree.flatten(weights).items()}
+    for path, axes in plan.axes().items():
+        for axis, keep in axes.items():
+            flat[path] = how(flat[path], axis, np.asarray(keep))
+    return tree.replace(weights, {k: jnp.asarray(w) for k, w in flat.items()})
+
+
+def cut_by(plan, weights):
+    """Returns what `shrink.cut` does, by NumPy; jitted slices compile for seconds."""
+    return _changed(plan, weights, lambda w, axis, keep: w.compress(keep, axis))
+
+
+def masked_by(plan, weights):
+    """Returns what `shrink.mask` does, by NumPy."""
+
+    def masked(w, axis, keep):
+        np.moveaxis(w, axis, 0)[~keep] = 0
+        return w
+
+    return _changed(plan, weights, masked)
 
 
 @functools.cache
@@ -79,4 +101,4 @@ def same(one, *args):
     large, grads = graded(one.case.f)(one.masked, *args)
     small, small_grads = graded(one.f)(one.weights, *args)
     close(small, large)
-    close(small_grads, shrink.cut(one.plan, grads))
+    close(small_grads, cut_by(one.plan, grads))
