@@ -1,8 +1,9 @@
-"""Times a model beside itself with channels removed, in every runtime, in turn.
+"""Times models beside themselves with channels removed, in every runtime, in turn.
 
 Leaves `shrink.json` and `SHRINK.md`.
 """
 
+import pathlib
 import statistics
 import time
 from typing import Any
@@ -30,43 +31,20 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
     """Writes the files, times all of them in one process; returns the result."""
     settings = config.export
     targets.check(settings.targets, "config.export.targets")
+    for name in config.names:
+        errors.lookup(config.models, name, "model of config.models")
+    for name in config.analyse:
+        errors.lookup(ANALYSED, name, "network to analyse")
     shipping.check_times(settings)
     at = workdir.claim(workdir_, config)
-    paths, entries = {}, {}
-    for fraction in (0.0, *config.fractions):
-        made = deployment.model(config.model, config.examples, fraction)
-        images = deployment.pixels(made.shape, max(settings.batch_sizes))
-        for kind in settings.targets:
-            target = targets.TARGETS[kind]
-            name = f"{kind} less {fraction:.0%}" if fraction else kind
-            path = at / "artifacts" / f"less_{round(100 * fraction)}.{target.suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            target.write(made, path, images)
-            entries[name] = {
-                "kind": kind,
-                "fraction": fraction,
-                "bytes": path.stat().st_size,
-                "same_class_as_jax": deployment.same_class(made, target, path, images),
-            }
-            paths[name] = (kind, path)
-            progress.say(f"wrote {path}")
-    times = clocks.times(
-        paths,
-        [images[:size] for size in settings.batch_sizes],
-        threads=settings.threads,
-        repeats=settings.repeats,
-        warmup=settings.warmup,
-    )
-    for name, entry in entries.items():
-        entry["times_ms"] = times[name]
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
+        "models": {name: _measured(name, config, at) for name in config.names},
+        "analysis": {name: _analysis(name, config.side) for name in config.analyse},
         "environment": measure.environment()
         | targets.versions(settings.targets)
         | {"load": list(measure.load())},
-        "files": entries,
-        "analysis": {name: _analysis(name, config.side) for name in config.analyse},
     }
     files.write_json(at / "shrink.json", result)
     result = files.read_json(at / "shrink.json")
@@ -75,9 +53,41 @@ def run(config: Any, workdir_: str) -> dict[str, Any]:
     return result
 
 
+def _measured(name: str, config: Any, at: pathlib.Path) -> dict[str, Any]:
+    """Returns what was found of each file of one model, whole and cut."""
+    settings = config.export
+    paths, entries = {}, {}
+    for fraction in (0.0, *config.fractions):
+        made = deployment.model(config.models[name], config.examples, fraction)
+        images = deployment.pixels(made.shape, max(settings.batch_sizes))
+        for kind in settings.targets:
+            target = targets.TARGETS[kind]
+            file = f"{name}_less_{round(100 * fraction)}.{target.suffix}"
+            path = at / "artifacts" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            target.write(made, path, images)
+            called = f"{kind} less {fraction:.0%}" if fraction else kind
+            entries[called] = {
+                "kind": kind,
+                "fraction": fraction,
+                "bytes": path.stat().st_size,
+                "same_class_as_jax": deployment.same_class(made, target, path, images),
+            }
+            paths[called] = (kind, path)
+            progress.say(f"wrote {path}")
+    times = clocks.times(
+        paths,
+        [images[:size] for size in settings.batch_sizes],
+        threads=settings.threads,
+        repeats=settings.repeats,
+        warmup=settings.warmup,
+    )
+    return {called: entries[called] | {"times_ms": times[called]} for called in entries}
+
+
 def _analysis(name: str, side: int) -> dict[str, Any]:
     """Returns how long it takes to find the groups of a network, traced anew."""
-    module = errors.lookup(ANALYSED, name, "network to analyse")()
+    module = ANALYSED[name]()
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     shapes = dict(jax.eval_shape(module.init, jax.random.key(0), images))
     weights = {"params": shapes.pop("params"), "variables": shapes}

@@ -16,10 +16,6 @@ def markdown(result: Mapping[str, Any]) -> str:
         for name in ("jax", "onnx", "onnxruntime")
         if name in about
     )
-    entries = result["files"]
-    rows = next(iter(entries.values()))["times_ms"]
-    heads = ["file", "bytes", "as JAX %"]
-    heads += [f"batch {row['batch']}" for row in rows]
     lines = [
         "# Channels removed",
         "",
@@ -30,9 +26,24 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"quartiles of {settings['repeats']} calls in turn, one process, one thread, "
         "milliseconds a batch.",
         "",
-        f"| {' | '.join(heads)} |",
-        "| --- |" + " ---: |" * (len(heads) - 1),
     ]
+    for name, entries in result["models"].items():
+        lines += [f"## {name}", "", *_table(entries), ""]
+        lines += [*(f"- {sentence}" for sentence in gains(entries)), ""]
+    for name, one in result["analysis"].items():
+        lines.append(
+            f"- Finding the {one['groups']} groups of {name} ({one['params']:,} "
+            f"parameters), tracing included: {one['seconds']:.2f} s in the median of "
+            f"{one['n']}, {one['slowest']:.2f} s at the most."
+        )
+    return "\n".join([*lines, ""])
+
+
+def _table(entries: Mapping[str, Any]) -> list[str]:
+    rows = next(iter(entries.values()))["times_ms"]
+    heads = ["file", "bytes", "as JAX %"]
+    heads += [f"batch {row['batch']}" for row in rows]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for name, entry in entries.items():
         cells = [
             name,
@@ -45,15 +56,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             for t in entry["times_ms"]
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
-    lines += [f"- {sentence}" for sentence in gains(entries)]
-    for name, one in result["analysis"].items():
-        lines.append(
-            f"- Finding the {one['groups']} groups of {name} ({one['params']:,} "
-            f"parameters), tracing included: {one['seconds']:.2f} s in the median of "
-            f"{one['n']}, {one['slowest']:.2f} s at the most."
-        )
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def gains(entries: Mapping[str, Any]) -> list[str]:

@@ -220,3 +220,16 @@ def test_a_branch_of_other_weights():
     branch = shrink.Branch("block", ("a", "missing"))
     with pytest.raises(errors.UserError, match="unknown leaf 'missing'"):
         shrink.drop([branch], W)
+
+
+def test_branches_beside_one_another_are_listed_each():
+    def f(w, x):
+        first, second = (jnp.tanh(x @ w[k]["kernel"]) for k in ("first", "second"))
+        return (x + first + second) @ w["out"]["kernel"]
+
+    weights = {k: {"kernel": jnp.ones((3, 3))} for k in ("first", "second", "out")}
+    x = jnp.ones((2, 3))
+    leaves = [b.leaves for b in shrink.branches(f)(weights, x)]
+    assert leaves == [("first/kernel",), ("second/kernel",)]
+    plan = shrink.drop(shrink.branches(f)(weights, x)[1:], weights)
+    assert shrink.difference(f, plan, weights, [(x,)])[0] == 0

@@ -47,6 +47,9 @@ def test_the_groups():
         # A share of each group, rounded up; the least go, the first of equals.
         ([(".", 0.0)], {}),
         ([(".", 0.25)], {"a": [6, 7], "b": [1, 3], "c": [3]}),
+        # Whole numbers count units; one is always left.
+        ([("a", 3), (".", 1.0)], {"a": [5, 6, 7], "b": [1], "c": [3]}),
+        ([("c", 9)], {"c": [0, 1, 3]}),
         ([(".", 0.26)], {"a": [5, 6, 7], "b": [1, 3], "c": [0, 3]}),
         ([(".", 0.6)], {"a": [3, 4, 5, 6, 7], "b": [0, 1, 3], "c": [0, 1, 3]}),
         # One of each is left.

@@ -261,3 +261,13 @@ def test_what_dies_with_a_unit_is_its_group(name):
             # What makes a unit of a layer norm would still move its mean.
             if not any("LayerNorm" in p or "GroupNorm" in p for p in group.paths()):
                 assert cut <= after, (group.name, unit)
+
+
+def test_a_tiled_axis_repeats_its_units():
+    def f(w, x):
+        return jnp.tile(x @ w["a"], (1, 2)) @ w["b"]
+
+    weights = {"a": jnp.ones((3, 4)), "b": jnp.ones((8, 2))}
+    (group,) = shrink.groups(f)(weights, jnp.ones((2, 3))).groups
+    (reads,) = (m.index.tolist() for m in group.members if m.path == "b")
+    assert reads == [[i, i + 4] for i in range(4)]
