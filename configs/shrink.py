@@ -11,6 +11,7 @@ Needs `requirements-deploy.txt`.
     python run.py --config=configs/shrink.py:growing --workdir=/tmp/growing
     python run.py --config=configs/shrink.py:macs --workdir=/tmp/macs
     python run.py --config=configs/shrink.py:depth --workdir=/tmp/depth
+    python run.py --config=configs/shrink.py:heads --workdir=/tmp/heads
     python run.py --config=configs/shrink.py:smoke --workdir=/tmp/smoke
 
 `iterative` cuts in three rounds of fine-tuning; `slimming` trains with an L1 penalty on
@@ -18,7 +19,8 @@ batch norm's scales first and cuts by them wherever they are (Liu et al. 2017,
 1708.06519); `growing` lets weight decay rise before it cuts (GReg-2, Wang et al. 2021,
 2012.09243); `macs` cuts by the loss's first-order change (Molchanov et al. 2017,
 1611.06440) down to a quarter of the multiply-accumulates; `depth` drops the residual
-branch that the loss misses least.
+branch that the loss misses least; `heads` takes a transformer, half of its attention
+heads and three quarters of its feed-forward width.
 """
 
 from configs import common
@@ -105,6 +107,19 @@ def depth(config):
     return config
 
 
+def heads(config):
+    """Cuts a transformer's heads and feed-forward layers, not its residual stream."""
+    config.dense.model = common.model(
+        "transformer", layers=2, width=64, heads=4, patch=2
+    )
+    config.dense.learning_rate = 1e-3
+    config.shrink.rules = ((r"attention/query:1$", 0.5), (r"dense_0$", 0.75))
+    config.small.prepare = ("shrink",)  # it has no running statistics
+    config.small.learning_rate = 5e-4
+    config.fake_quantize.points = "inputs"
+    return config
+
+
 def get_config(arg=""):
     config = common.base(stages=("dense", "small", "quantized"))
     config.reestimate.augment = AUGMENT
@@ -137,5 +152,6 @@ def get_config(arg=""):
         growing=growing,
         macs=macs,
         depth=depth,
+        heads=heads,
         smoke=smoke,
     )

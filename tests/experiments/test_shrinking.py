@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from configs import shrink as cuts
 from configs.papers import filter_pruning, slimming
 from experiments import check, packing, preparing, shrinking, stage, workdir
 from lib import errors, files, models, program, shrink, tree
@@ -245,3 +246,16 @@ def test_more_branches_than_there_are_cannot_be_dropped():
     made.drop.count = 0
     with pytest.raises(errors.UserError, match="drop.count is at least 1, got 0"):
         preparing.check(made, made.small)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant", ["", "iterative", "slimming", "growing", "macs", "depth", "heads"]
+)
+def test_every_variant_of_the_config_is_sound(variant):
+    made = cuts.get_config(variant)
+    check.settings(made)
+    stages = check.stages(made, DATA)
+    assert [one.name for one in stages] == list(made.stages)
+    known = bool(stages[-1].cut.cuts)  # before any compute, as far as shapes tell
+    assert known == (made.shrink.scope == "group" and variant != "depth")
