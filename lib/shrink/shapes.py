@@ -99,6 +99,28 @@ def _concatenate(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[
     return [Held(tuple(axes), tuple(fades), all(x.zero for x in ins))]
 
 
+def _stack(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:
+    place, count = eqn.params["axis"], len(ins)
+    axes, fades = list(ins[0].axes), list(ins[0].fades)
+    for i in range(len(axes)):
+        for x in ins[1:]:
+            holds.join(units, axes[i], x.axes[i], "they are stacked")
+        if axes[i] is not None:
+            fades[i] = np.logical_and.reduce([x.fades[i] for x in ins])
+    front = holds.pinned((count,))
+    axes.insert(place, front.axes[0])
+    fades.insert(place, front.fades[0])
+    return [Held(tuple(axes), tuple(fades), all(x.zero for x in ins))]
+
+
+def _unstack(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:
+    place = eqn.params["axis"] % len(ins[0].axes)
+    if ins[0].axes[place] is not None:
+        units.pin(ins[0].axes[place], "each of its positions goes its own way")
+    one = _taken(ins[0], [i for i in range(len(ins[0].axes)) if i != place]).plain()
+    return [one for _ in eqn.outvars]
+
+
 def _pad(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:
     x, value = ins
     config, shape = eqn.params["padding_config"], eqn.outvars[0].aval.shape
@@ -231,6 +253,8 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
     "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
 }

@@ -259,3 +259,16 @@ def test_every_variant_of_the_config_is_sound(variant):
     assert [one.name for one in stages] == list(made.stages)
     known = bool(stages[-1].cut.cuts)  # before any compute, as far as shapes tell
     assert known == (made.shrink.scope == "group" and variant != "depth")
+
+
+@pytest.mark.slow
+def test_a_network_that_was_cut_trains_on_several_devices(tmp_path):
+    made = config(parallel="pmap")
+    made.dense.model = common.model("cnn", widths=(4, 6))
+    made.small.update(steps=2, batch_size=8)
+    _, found = trained(made, tmp_path / "pmap")
+    made.parallel = "jit"
+    _, alone = trained(made, tmp_path / "jit")
+    for name, x in tree.flatten(found["small"].params).items():
+        other = tree.get(alone["small"].params, name)
+        np.testing.assert_allclose(x, other, atol=1e-3, err_msg=name)

@@ -271,3 +271,17 @@ def test_a_tiled_axis_repeats_its_units():
     (group,) = shrink.groups(f)(weights, jnp.ones((2, 3))).groups
     (reads,) = (m.index.tolist() for m in group.members if m.path == "b")
     assert reads == [[i, i + 4] for i in range(4)]
+
+
+def test_what_is_stacked_is_cut_alike_and_stays_a_stack():
+    def f(w, x):
+        both = jnp.stack([x @ w["a"], x @ w["b"]], axis=1)
+        first, second = jnp.unstack(both, axis=1)
+        return (first * second) @ w["c"]
+
+    shapes = {"a": (3, 4), "b": (3, 4), "c": (4, 2)}
+    weights = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    found = shrink.groups(f)(weights, jnp.ones((2, 3)))
+    (group,) = found.groups
+    assert group.paths() == ("a", "b", "c") and not found.missed
+    assert all(m.index.tolist() == [[i] for i in range(4)] for m in group.members)
