@@ -6,6 +6,7 @@ towards what it was before weights were rounded or removed. All are found by fol
 the traced program in evaluation.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import scoring, shrinking
+from experiments.choices import Choices
 from experiments.shrinking import Made
 from lib import errors, program, shrink, tree
 from lib.data import augment
@@ -136,6 +138,7 @@ def prepare(
     start: Prepared,
     scene: Callable[[Prepared], scoring.Scene],
     rounded: Callable[[Prepared], Any],
+    choices: Choices | None = None,
 ) -> Prepared:
     """Returns the weights after the preparations of `stage.prepare`, in order.
 
@@ -147,6 +150,7 @@ def prepare(
       start: the weights before.
       scene: weights -> the network in float at their sizes, with weights and batches.
       rounded: weights -> params as the stage's chain will round them.
+      choices: what was chosen before a restart; None to choose anew.
 
     Raises:
       UserError: an unknown name, or settings that do not fit.
@@ -154,12 +158,15 @@ def prepare(
     """
     check(config, stage)
     now = start
-    for name in stage.prepare:
+    for number, name in enumerate(stage.prepare):
 
         def on_grid(params: Any, variables: Any, now: Prepared = now) -> Any:
             return rounded(now._replace(params=params, variables=variables))
 
-        made = PREPARATIONS[name](scene(now), config.get(name), on_grid)
+        at = scene(now)
+        if choices is not None:
+            at = at._replace(once=functools.partial(choices.once, f"{number} {name}"))
+        made = PREPARATIONS[name](at, config.get(name), on_grid)
         now = Prepared(
             made.weights["params"],
             made.weights["variables"],

@@ -37,6 +37,8 @@ class Scene(NamedTuple):
       batches: (how many, names of augmentations or ()) -> that many batches, the same
         ones at every call.
       shape: of an image.
+      once: calls a function that makes a choice, or returns what it chose before a
+        restart; what is chosen is plain data.
     """
 
     network: step.Network
@@ -46,6 +48,7 @@ class Scene(NamedTuple):
     loss: Callable[[Any, Any], jax.Array]
     batches: Callable[..., Iterator[Any]]
     shape: tuple[int, ...]
+    once: Callable[[Callable[[], Any]], Any] = lambda make: make()
 
 
 def snip(scene: Scene, settings: Any) -> Measured:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import scoring
+from experiments import scoring, unit_scores
 from lib import errors, shrink, tree
 from lib.deploy import measure
 from lib.program import Change
-from lib.shrink import scores as scoring_of_units
+from lib.shrink.scores import normalised
 
 NONE = shrink.Plan()
 PROOFS = 2  # batches of random images that a cut is proved on
@@ -68,53 +68,9 @@ def logits(network: Any) -> Callable[..., jax.Array]:
     return run
 
 
-def _by_norm(order: int, pattern: str = ".", roles: tuple = ("out",)) -> Callable:
-    def score(scene, groups, weights, settings):
-        return scoring_of_units.norm(
-            groups, weights, order=order, pattern=pattern, roles=roles
-        )
-
-    return score
-
-
-def _by_loss(which: int) -> Callable:
-    def score(scene, groups, weights, settings):
-        def loss(weights, batch):
-            return scene.loss(weights["params"], batch)
-
-        found = scene.batches(settings.batches)
-        return scoring_of_units.first_order(groups, loss, weights, found)[which]
-
-    return score
-
-
-def _by_activation(which: int) -> Callable:
-    def score(scene, groups, weights, settings):
-        found = [(batch["image"],) for batch in scene.batches(settings.batches)]
-        f = logits(scene.network)
-        return scoring_of_units.activations(f, groups, weights, found)[which]
-
-    return score
-
-
-# name -> (scene, groups, weights, settings) -> scores; the least goes first.
-SCORES: dict[str, Callable[..., scoring_of_units.Scores]] = {
-    "l1": _by_norm(1),
-    "l2": _by_norm(2),
-    "scale": _by_norm(1, r"(^|/)scale$", ("",)),
-    "taylor": _by_loss(0),
-    "fisher": _by_loss(1),
-    "activation": _by_activation(0),
-    "apoz": _by_activation(1),
-    "random": lambda scene, groups, weights, settings: scoring_of_units.random(
-        groups, settings.seed
-    ),
-}
-
-
 def check(settings: Any) -> None:
     """Raises a `UserError` for settings of `shrink` that are wrong anywhere."""
-    errors.lookup(SCORES, settings.score, "score of units")
+    errors.lookup(unit_scores.SCORES, settings.score, "score of units")
     errors.lookup(dict.fromkeys(BUDGETS), settings.budget, "budget of shrink")
     for rule in settings.rules:
         if len(rule) != 2:
@@ -147,10 +103,16 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
     images = _random_images(scene)
     pairs = shrink.twins(weights)
     groups = shrink.groups(f, alike=pairs)(weights, images[0][0])
-    scores = SCORES[settings.score](scene, groups, weights, settings)
+    scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
     if settings.scope == "global":
-        scores = scoring_of_units.normalised(scores)
-    removed = _chosen(f, groups, scores, weights, settings, images[0])
+        scores = normalised(scores)
+
+    def choose() -> dict[str, list[int]]:
+        removed = _chosen(f, groups, scores, weights, settings, images[0])
+        return {name: units.tolist() for name, units in removed.items()}
+
+    # Milliseconds are not the same twice: a restart must cut as it did.
+    removed = {k: np.array(v) for k, v in scene.once(choose).items()}
     plan = shrink.make(groups, removed)
     parts = {
         groups.named(name).members[0].path: shrink.make(groups, {name: gone})

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from experiments import (
     check,
+    choices,
     packing,
     preparing,
     recipe,
@@ -122,7 +123,8 @@ def _start(
 
     now = _weights(config, data, stage, at)
     if settings.prepare:
-        now = preparing.prepare(config, settings, now, plainly, rounded)
+        chosen = choices.Choices(workdir.choices_path(at, stage.name))
+        now = preparing.prepare(config, settings, now, plainly, rounded, chosen)
     params, variables = now.params, now.variables
     network = network_for(bound, now.plan)
     ranges = {}

@@ -77,3 +77,8 @@ def artifact_path(at: pathlib.Path, name: str) -> pathlib.Path:
 def record_path(at: pathlib.Path, name: str) -> pathlib.Path:
     """Returns the file that tells that a stage is finished."""
     return at / "stages" / f"{name}.json"
+
+
+def choices_path(at: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the file that keeps what a stage chose before it trained."""
+    return at / "stages" / f"{name}.choices.json"

@@ -10,7 +10,16 @@ import pytest
 from configs import common
 from configs import shrink as cuts
 from configs.papers import filter_pruning, slimming
-from experiments import check, packing, preparing, shrinking, stage, workdir
+from experiments import (
+    check,
+    choices,
+    packing,
+    preparing,
+    shrinking,
+    stage,
+    unit_scores,
+    workdir,
+)
 from lib import errors, files, models, program, shrink, tree
 from lib.deploy import artifact
 from lib.report import metrics
@@ -158,7 +167,7 @@ def test_a_dropped_branch_is_gone_from_the_file(tmp_path):
     assert shrink.from_plain(about["cut"]).plain() == plan.plain()
 
 
-@pytest.mark.parametrize("score", sorted(shrinking.SCORES))
+@pytest.mark.parametrize("score", sorted(unit_scores.SCORES))
 def test_every_score_chooses_units(score):
     at = test_preparing.scene()
     at = at._replace(loss=lambda params, batch: _loss(at, params, batch))
@@ -272,3 +281,24 @@ def test_a_network_that_was_cut_trains_on_several_devices(tmp_path):
     for name, x in tree.flatten(found["small"].params).items():
         other = tree.get(alone["small"].params, name)
         np.testing.assert_allclose(x, other, atol=1e-3, err_msg=name)
+
+
+def test_a_restart_cuts_as_before_whatever_it_would_choose_now(tmp_path):
+    at = test_preparing.scene()
+    settings = common.base().shrink
+    settings.update(score="random", seed=1)
+    start = preparing.Prepared(at.params, at.variables, shrinking.NONE)
+    asked = test_preparing.config("shrink", shrink=settings.to_dict())
+
+    def prepared(seed):
+        asked.shrink.seed = seed
+        kept = choices.Choices(tmp_path / "small.choices.json")
+        now = preparing.prepare(
+            asked, asked.only, start, lambda now: at, lambda now: None, kept
+        )
+        return now.plan.plain()
+
+    first = prepared(1)
+    assert prepared(2) == first
+    (tmp_path / "small.choices.json").unlink()
+    assert prepared(2) != first
