@@ -5,12 +5,12 @@ Data: scikit-learn's handwritten digits. Filters by their L1 norm (Li et al. 201
 one (Hinton et al. 2015, 1503.02531), then goes to 8-bit weights and activations.
 Needs `requirements-deploy.txt`.
 
-Expect, on 2 CPU cores (AMD EPYC), in a minute and a half (1 seed, 360 test images, one is
-0.28 points): dense 99.17 %, half of its channels 99.17 % with 3.96 times fewer parameters
-and 3.98 times fewer multiply-accumulates, in 8 bits 99.44 %, 12.6 times smaller. In ONNX
-Runtime, one thread: halves 1.84, 1.89 and 1.81 times as fast at batches of 1, 8 and 64,
-in integers 1.69, 1.95 and 2.05 times; in JAX 2.07 times at 256. Large and small network
-differed by 7e-7 at the most where zeros stood for what was cut.
+Expect, on 2 CPU cores (AMD EPYC), in a minute and a half (1 seed, 360 test images, one
+is 0.28 points): dense 99.17 %; half of its channels 99.17 %, with 3.96 times fewer
+parameters and 3.98 times fewer multiply-accumulates; in 8 bits 99.44 %, 12.6 times
+smaller. In ONNX Runtime, one thread, halves are 1.84, 1.89 and 1.81 times as fast at
+batches of 1, 8 and 64, in integers 1.69, 1.95 and 2.05 times; in JAX 2.07 times at 256.
+Large and small network differ by 7e-7 at the most, zeros standing for what was cut.
 
     python run.py --config=configs/shrink.py --workdir=/tmp/shrink
     python run.py --config=configs/shrink.py:iterative --workdir=/tmp/iterative
@@ -26,9 +26,9 @@ batch norm's scales first and cuts by them wherever they are (Liu et al. 2017,
 1708.06519); `growing` lets weight decay rise before it cuts (GReg-2, Wang et al. 2021,
 2012.09243); `macs` cuts by the loss's first-order change (Molchanov et al. 2017,
 1611.06440) down to a quarter of the multiply-accumulates; `depth` drops the residual
-branch that the loss misses least (one run each, on a loaded machine: 98.06, 99.17, 98.89,
-99.17 and 100.00 % before 8 bits, from 98.89 to 99.44); `heads` takes a transformer, half of its attention
-heads and three quarters of its feed-forward width.
+branch that the loss misses least. One run of each, on a loaded machine: 98.06, 99.17,
+98.89, 99.17 and 100.00 % before 8 bits, from 98.89 to 99.44. `heads` takes a
+transformer, half of its attention heads and three quarters of its feed-forward width.
 """
 
 from configs import common
