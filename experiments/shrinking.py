@@ -1,6 +1,6 @@
 """Channels, neurons, heads and branches removed from a stage's weights, with proof."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,10 +73,14 @@ def check(settings: Any) -> None:
     errors.lookup(unit_scores.SCORES, settings.score, "score of units")
     errors.lookup(dict.fromkeys(BUDGETS), settings.budget, "budget of shrink")
     for rule in settings.rules:
-        if len(rule) != 2:
+        pair = not isinstance(rule, str) and isinstance(rule, Sequence)
+        if not (pair and len(rule) == 2 and isinstance(rule[0], str)) or not (
+            isinstance(rule[1], int | float)
+        ):
             raise errors.UserError(
                 f"shrink.rules is pairs (pattern, fraction), got {rule!r}"
             )
+        tree.compile_pattern(rule[0])
     limits = shrink.Limits(settings.multiple, settings.floor)
     for _, fraction in rules(settings):
         shrink.check(fraction, settings.scope, limits)
@@ -103,6 +107,12 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
     images = _random_images(scene)
     pairs = shrink.twins(weights)
     groups = shrink.groups(f, alike=pairs)(weights, images[0][0])
+    # Only what a rule takes needs a score.
+    every = {group.name: group for group in groups.groups}
+    if not every:
+        raise errors.UserError("shrink: nothing of this network can be removed")
+    took = tree.match([pattern for pattern, _ in rules(settings)], every)
+    groups = groups._replace(groups=tuple(every[name] for name in took))
     scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
     if settings.scope == "global":
         scores = normalised(scores)
@@ -119,6 +129,7 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         for name, gone in removed.items()
     }
     worst = shrink.prove(f, plan, weights, images, parts=parts)
+    _check_training(scene.network, plan, weights, images[0][0])
     changes = [
         Change(
             _count(group, removed),
@@ -127,10 +138,12 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         )
         for group in groups.groups
     ]
+    left = [name for name in every if name not in took]
+    changes += [Change(name, (), "no rule takes it") for name in left]
     changes += [Change(name, (), "no rule follows it") for name in groups.missed]
     cut = tuple(
         _told(g.name, g.size, g.size - len(removed.get(g.name, ())), g.paths())
-        for g in groups.groups
+        for g in every.values()
     )
     proof = {"masked_minus_small": worst}
     return Made(shrink.cut(plan, weights), changes, plan, proof, cut)
@@ -187,8 +200,11 @@ def branches(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         masked = shrink.mask(shrink.drop([branch], weights), weights)
         return float(np.mean([loss(masked["params"], batch) for batch in seen]))
 
-    order = sorted(found, key=without)
-    chosen = order[: settings.count]
+    def choose() -> list[str]:
+        return [b.name for b in sorted(found, key=without)[: settings.count]]
+
+    names = scene.once(choose)
+    chosen = [branch for branch in found if branch.name in names]
     plan = shrink.drop(chosen, weights)
     parts = {b.leaves[0]: shrink.drop([b], weights) for b in chosen}
     worst = shrink.prove(f, plan, weights, images, parts=parts)
@@ -245,7 +261,26 @@ def outlined(
     removed = shrink.by_fraction(groups, order, rules(settings), limits=limits)
     if settings.scope != "group" or settings.budget:
         return NONE
-    return shrink.make(groups, removed)
+    plan = shrink.make(groups, removed)
+    _check_training(network, plan, weights, images)
+    return plan
+
+
+def _check_training(network: Any, plan: shrink.Plan, weights: Any, images: Any) -> None:
+    """Raises a `UserError` if the network cannot train at the sizes that are left.
+
+    Training may tie statistics to channels that evaluation does not.
+    """
+    small = jax.eval_shape(lambda w: shrink.cut(plan, w), weights)
+    run = resized(network.apply, plan)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jax.eval_shape(
+        lambda p, v, x, k: run(p, v, x, train=True, key=k),
+        small["params"],
+        small["variables"],
+        images,
+        key,
+    )
 
 
 def _weights(scene: scoring.Scene) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def rule(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:
 
 def _one(units, eqn, name, shape, ins) -> Held:
     zeros = _zeros(name, eqn, ins)
+    if name == "bitcast_convert_type" and len(ins[0].axes) != len(shape):
+        holds.pin(units, ins[0], "its elements are cut into bits")
+        return holds.pinned(shape)
     axes, fades = [], []
     for place, n in enumerate(shape):
         full = [x for x in ins if _spans(x, place, n, len(shape))]
@@ -102,8 +105,11 @@ def _zeros(name: str, eqn: core.JaxprEqn, ins: Sequence[Held]) -> Zeros:
         if name in _POLES or (name == "integer_pow" and eqn.params["y"] <= 0):
             _pin_poles(units, axis, fades[0], name)
             return np.zeros(len(axis), bool)
-        if name == "div":
+        if name == "pow" and not (ins[1].known is not None and ins[1].known > 0):
+            _pin_poles(units, axis, fades[0], name)
+        if name in ("div", "rem"):
             _pin_poles(units, axis, fades[1], name)
+        if name == "div":
             return fades[0]
         if name in ("max", "min", "clamp"):
             return _bounded(name, ins, fades)

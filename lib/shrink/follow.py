@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import core
 
 from lib import errors
 from lib.program.reach import Place
@@ -73,6 +74,7 @@ def follow(
     program = read(f, args, kwargs)
     units = Units()
     names = paths_of(args[0])
+    _check_keys(args[0])
     walker = Walker(units)
     ins = []
     for path, leaf in zip(names, program.leaves, strict=False):
@@ -87,6 +89,10 @@ def follow(
             units.join(left, right, f"{a} and {b} are one weight")
     ins += [holds.pinned(x.shape) for x in program.leaves[len(names) :]]
     body, outs = walker.walk(program.block, ins, Place("", (), (), ()))
+    live = _live(program.block.jaxpr)
+    for path, var in zip(names, program.block.jaxpr.invars, strict=False):
+        if var not in live:
+            holds.pin(units, leaves[path], "nothing that is returned depends on it")
     if pinned_outputs:
         for out in outs:
             holds.pin(units, out, "it is an output of the program")
@@ -100,3 +106,24 @@ def follow(
         walker.contractions,
         walker.missed,
     )
+
+
+def _live(jaxpr: core.Jaxpr) -> set[Any]:
+    """Returns the variables that the outputs of a program depend on."""
+    live = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or live.intersection(eqn.outvars):
+            live.update(v for v in eqn.invars if not isinstance(v, core.Literal))
+    return live
+
+
+def _check_keys(weights: Any) -> None:
+    """Raises a `UserError` for names of weights that are no names in a path."""
+    for path, _ in jax.tree_util.tree_leaves_with_path(weights):
+        for key in path:
+            name = str(getattr(key, "key", key))
+            if "/" in name:
+                raise errors.UserError(
+                    f"weight {name!r} has a slash in one name, as wrappers such as "
+                    "nn.SpectralNorm and nn.WeightNorm give; it cannot be cut"
+                )

@@ -163,7 +163,8 @@ class _Runner:
             return [None] * len(held)
         ins = [self.sizes(v, body.read(v)) for v in eqn.invars]
         outs = [self.sizes(v, x) for v, x in zip(eqn.outvars, held, strict=True)]
-        if eqn.primitive.name in ("add", "add_any", "sub") and None in given:
+        missing = any(x is None for x in given)
+        if eqn.primitive.name in ("add", "add_any", "sub") and missing:
             left, right = given
             if right is None and ins[0].small == outs[0].small:
                 return [left]
@@ -171,7 +172,7 @@ class _Runner:
                 return [right if eqn.primitive.name != "sub" else -right]
         whole = all(k is None for s in (*ins, *outs) for k in s.keep)
         inside = body.bodies.get(i)
-        if inside and (not whole or None in given or eqn.primitive.name in _OPEN):
+        if inside and (not whole or missing or eqn.primitive.name in _OPEN):
             made = _ENTER[eqn.primitive.name](self, body, eqn, given, inside, outs)
         else:
             given = self.written(body, eqn.invars, given)

@@ -194,6 +194,8 @@ def _gather(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]
             fades[place] = holds.always(axes[place], True)
     rest = [i for i in range(len(shape)) if i not in numbers.offset_dims]
     for place, axis in zip(rest, index.axes[:-1], strict=True):
+        if axis is not None:
+            units.pin(axis, "it is looked up position by position")
         axes[place] = axis
         fades[place] = holds.always(axis, False)
     return [Held(tuple(axes), tuple(fades), x.zero)]

@@ -11,7 +11,7 @@ def twins(weights: Any, root: str = "params") -> list[tuple[str, str]]:
     """Returns pairs of paths of kernels that are equal to the last bit.
 
     What was tied comes out of a file as leaves of the same values. Vectors are left
-    out: two biases may well be all zeros.
+    out: two biases may well be all zeros; so are leaves that are.
 
     Args:
       weights: a nested dict of arrays.
@@ -23,6 +23,8 @@ def twins(weights: Any, root: str = "params") -> list[tuple[str, str]]:
         if np.ndim(leaf) < 2:
             continue
         array = np.asarray(leaf)
+        if not array.any():  # not trained yet
+            continue
         key = (array.shape, str(array.dtype), array.tobytes())
         if key in seen:
             pairs.append((seen[key], path))

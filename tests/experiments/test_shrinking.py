@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,6 +235,8 @@ def test_equal_kernels_are_cut_alike():
         ({"budget": "mac"}, "did you mean 'macs'"),
         ({"budget": "macs", "target": 0.0}, "above 0 and at most 1, got 0.0"),
         ({"rules": (("conv",),)}, "shrink.rules is pairs"),
+        ({"rules": (("ab", "0.5"),)}, "shrink.rules is pairs"),
+        ({"rules": (("a(", 0.5),)}, "no regular expression"),
         ({"pattern": "conv_9"}, "rule 'conv_9' matches nothing; nearest"),
         ({"batches": 0}, "shrink.batches is at least 1, got 0"),
     ],
@@ -302,3 +305,34 @@ def test_a_restart_cuts_as_before_whatever_it_would_choose_now(tmp_path):
     assert prepared(2) == first
     (tmp_path / "small.choices.json").unlink()
     assert prepared(2) != first
+
+
+class _Tied(nn.Module):
+    """A statistic of the hidden units that only training reads."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.relu(nn.Dense(8)(images.reshape((images.shape[0], -1))))
+        mean = self.variable("stats", "mean", jnp.zeros, (8,))
+        if train:
+            mean.value = 0.9 * mean.value + 0.1 * x.mean(0)
+        return nn.Dense(DATA.classes)(x), {}
+
+
+def test_what_training_alone_ties_is_told_before_it_trains():
+    at = test_preparing.scene(_Tied())
+    with pytest.raises(errors.UserError, match="cannot be (kept|removed) as the plan"):
+        shrinking.units(at, common.base().shrink, None)
+
+
+def test_groups_that_no_rule_takes_need_no_score():
+    at = test_preparing.scene()
+    settings = common.base().shrink
+    settings.update(score="scale", rules=(("^conv_0_0$", 0.5),))
+    made = shrinking.units(at, settings, None)
+    told = {change.name: change.why for change in made.changes}
+    assert told["conv_1_0"] == "no rule takes it"
+    assert [(c["name"], c["kept"] < c["size"]) for c in made.cut] == [
+        ("conv_0_0", True),
+        ("conv_1_0", False),
+    ]
