@@ -86,9 +86,9 @@ def groups(
     Nothing is computed: `f(weights, *args, **kwargs)` is traced once, and every axis of
     every leaf is followed through the program. A unit (a channel, a neuron, a head) is
     in a group if all that depends on it can be cut with it, so that the smaller program
-    computes what the program computes with the unit's weights at 0. A table that is read
-    by a product with one-hot rows is offered along its vocabulary too; one that is read
-    by `jnp.take` is not.
+    computes what the program computes with the unit's weights at 0. A table that is
+    read by a product with one-hot rows is offered along its vocabulary too; one that is
+    read by `jnp.take` is not.
 
     Args:
       f: pure; `weights` is a nested dict. What it returns keeps its shape.
