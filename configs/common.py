@@ -109,7 +109,8 @@ def base(experiment="compress", stages=()):
                 scope="group",  # or "global": the least of all groups together
                 multiple=1,  # kept units are a multiple of it
                 floor=1,  # units of each group that are kept in any case
-                budget="",  # or "macs", "latency": the fraction that meets the target
+                budget="",  # or "macs", "latency", of two images on this machine: the
+                # fraction that meets the target is found
                 target=0.5,  # share of what it costs before
                 batches=8,  # of training data, to measure on
                 seed=0,  # of the random order

@@ -113,11 +113,11 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
         raise errors.UserError("shrink: nothing of this network can be removed")
     took = tree.match([pattern for pattern, _ in rules(settings)], every)
     groups = groups._replace(groups=tuple(every[name] for name in took))
-    scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
-    if settings.scope == "global":
-        scores = normalised(scores)
 
     def choose() -> dict[str, list[int]]:
+        scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
+        if settings.scope == "global":
+            scores = normalised(scores)
         removed = _chosen(f, groups, scores, weights, settings, images[0])
         return {name: units.tolist() for name, units in removed.items()}
 

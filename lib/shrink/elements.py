@@ -69,9 +69,7 @@ def _one(units, eqn, name, shape, ins) -> Held:
         fades.append(zeros(units, axis, [_fade(x, place, full, axis) for x in ins]))
     made = Held(tuple(axes), tuple(fades))
     whole = zeros(units, np.zeros(1, np.int64), [np.array([x.zero]) for x in ins])
-    known = None
-    if FIRST == KINDS[name] and len(ins) == 1 and name == "convert_element_type":
-        known = ins[0].known
+    known = ins[0].known if name == "convert_element_type" else None
     made = made._replace(zero=bool(whole[0]), known=known)
     if len(ins) == 1 and KINDS[name] == FIRST:
         made = made._replace(leaf=ins[0].leaf, places=ins[0].places)

@@ -118,11 +118,15 @@ def make(groups: Groups, removed: Mapping[str, Sequence[int]]) -> Plan:
             n = len(groups.followed.leaves[member.path].axes[member.axis])
             mask = gone.setdefault(place, np.zeros(n, bool))
             mask[member.index[units].ravel()] = True
+    return Plan(_cuts({place: ~mask for place, mask in gone.items()}))
+
+
+def _cuts(keeps: Mapping[tuple[str, int], np.ndarray]) -> tuple[Cut, ...]:
+    """Returns cuts of axes, those that are cut alike in one."""
     alike: dict[tuple[int, bytes], list[tuple[str, int]]] = {}
-    for place, mask in gone.items():
-        alike.setdefault((len(mask), mask.tobytes()), []).append(place)
-    cuts = tuple(Cut(~gone[places[0]], tuple(places)) for places in alike.values())
-    return Plan(cuts)
+    for place, keep in keeps.items():
+        alike.setdefault((len(keep), keep.tobytes()), []).append(place)
+    return tuple(Cut(keeps[places[0]], tuple(places)) for places in alike.values())
 
 
 def cut(plan: Plan, weights: Any) -> Any:
@@ -131,12 +135,12 @@ def cut(plan: Plan, weights: Any) -> Any:
     Raises:
       UserError: a leaf that the plan names is missing, or has another shape.
     """
-    flat = _checked(plan, weights)
+    flat, axes = _checked(plan, weights), plan.axes()
     small = {}
     for path, leaf in flat.items():
         if path in plan.dropped:
             continue
-        for axis, keep in plan.axes().get(path, {}).items():
+        for axis, keep in axes.get(path, {}).items():
             leaf = jnp.take(jnp.asarray(leaf), np.flatnonzero(keep), axis=axis)
         small[path] = leaf
     return _like(weights, small)
@@ -239,15 +243,8 @@ def compose(first: Plan, second: Plan) -> Plan:
         for axis, keep in axes.pop(path, {}).items():
             whole[axis] = len(keep)
         dropped[path] = (tuple(whole), dtype)
-    alike: dict[tuple[int, bytes], list[tuple[str, int]]] = {}
-    for path, cuts in axes.items():
-        for axis, keep in cuts.items():
-            alike.setdefault((len(keep), keep.tobytes()), []).append((path, axis))
-    cuts = tuple(
-        Cut(axes[places[0][0]][places[0][1]], tuple(places))
-        for places in alike.values()
-    )
-    return Plan(cuts, dropped)
+    keeps = {(p, axis): keep for p, cuts in axes.items() for axis, keep in cuts.items()}
+    return Plan(_cuts(keeps), dropped)
 
 
 def cut_state(plan: Plan, weights: Any, state: Any, *, root: str = "") -> Any:

@@ -31,7 +31,8 @@ def resize(f: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
     (a number of channels) stays what it was, so that the result is that of the large
     weights with 0 wherever something was cut. Random bits are drawn at the small
     sizes. Scopes, and with them the names of sites, are kept; it passes through jit,
-    grad, vmap, and can be traced, exported and rounded like `f`.
+    grad, vmap, and can be traced, exported and rounded like `f`. Outside of jit it is
+    traced and followed at every call.
 
     Args:
       f: pure; its weights are a nested dict.

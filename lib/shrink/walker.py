@@ -49,7 +49,7 @@ class Contraction(NamedTuple):
     Attributes:
       name: of its site; "" in what the sites of a program do not list.
       out: the axes of its result.
-      over: the axes that it sums over, of the left operand.
+      over: the axes that it sums over, of the right operand.
       window: products of one element of `out` for one of each of `over`.
       calls: of it in a run of the program.
       data: (side, axes summed over) of each operand that is no weight.

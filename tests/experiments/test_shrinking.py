@@ -336,3 +336,15 @@ def test_groups_that_no_rule_takes_need_no_score():
         ("conv_0_0", True),
         ("conv_1_0", False),
     ]
+
+
+@pytest.mark.slow
+def test_a_budget_of_milliseconds_is_looked_for_on_this_machine():
+    # Wide enough for the products, not the call, to take the time.
+    module = models.build("cnn", classes=DATA.classes, widths=(256,), depth=2)
+    at = test_preparing.scene(module)
+    settings = common.base().shrink
+    settings.update(budget="latency", target=0.6)
+    made = shrinking.units(at, settings, None)
+    assert all(one["kept"] < one["size"] for one in made.cut)
+    assert made.metrics["masked_minus_small"] < 1e-2
