@@ -91,7 +91,7 @@ def model(config: Any, name: str) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
     size = (config.examples, *settings.shape)
     data = {
-        "image": jnp.asarray(rng.integers(0, 256, size, dtype=np.uint8)),
+        "input": jnp.asarray(rng.integers(0, 256, size, dtype=np.uint8)),
         "label": jnp.asarray(rng.integers(0, CLASSES, size[0], dtype=np.int32)),
     }
     module = recipe.build_model(settings.model, CLASSES)

@@ -91,7 +91,7 @@ def start(config: Any, data: dataset.Dataset, at: pathlib.Path) -> ptq_peers.Job
         module=recipe.build_model(one.about["model"], one.about["classes"]),
         params=one.params,
         variables=one.variables,
-        batches=[np.asarray(batch["image"]) for batch in batches],
+        batches=[np.asarray(batch["input"]) for batch in batches],
         at=at,
     )
 
@@ -110,7 +110,7 @@ def in_integers(config: Any, data: dataset.Dataset, at: pathlib.Path) -> dict[st
     onnx_export.export_int8(
         logits,
         one.frozen,
-        jax.ShapeDtypeStruct((1, *data.shape), np.float32),
+        data.example,
         ranges=one.ranges,
         rules=rounded.rules,
         points=rounded.points,
@@ -149,11 +149,11 @@ def measured(
 
     And `guess` and `right`, an array over the images each, for `compare`.
     """
-    prepare = pipeline.preparation(data.normalisation, None)
+    prepare = pipeline.preparation(data.inputs, None)
     guess, right = [], []
     for raw in pipeline.eval_batches(data.test, batch_size):
         kept = raw["weight"] > 0
-        images = np.asarray(prepare(None, raw)["image"])
+        images = np.asarray(prepare(None, raw)["input"])
         guess.append(np.asarray(made.logits(images)).argmax(-1)[kept])
         right.append(guess[-1] == raw["label"][kept])
     right = np.concatenate(right)

@@ -126,27 +126,25 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         else:
             module, plan = recipe.build_model(stage.model, data.classes), shrinking.NONE
             if stage.weights:  # what does not fit is told before any compute
-                foreign.load(stage.weights, module, data.shape)
+                foreign.load(stage.weights, module, data.shape, data.inputs.DTYPE)
             key = jax.eval_shape(lambda: jax.random.key(0))
             shapes[name] = jax.eval_shape(
-                lambda k, m=module: models.init(m, k, data.shape), key
+                lambda k, m=module: models.init(m, k, data.shape, data.inputs.DTYPE),
+                key,
             )
         rules = recipe.rules(config, stage)
         apply = models.make_apply(module)
         teacher = step.Network(apply) if stage.teacher else None
         start = preparing.Prepared(*shapes[name], plan)
-        start = preparing.outline(config, stage, apply, start, data.shape)
+        start = preparing.outline(config, stage, apply, start, data.example)
         params, variables = shapes[name] = start.params, start.variables
         network = step.Network(shrinking.resized(apply, start.plan))
-        given = scoring.outline(config, stage, network, params, variables, data.shape)
-        made, chain = recipe.build(
-            config, stage, network, teacher, data.normalisation, given
-        )
+        given = scoring.outline(config, stage, network, params, variables, data.example)
+        made, chain = recipe.build(config, stage, network, teacher, data.inputs, given)
         taken = transforms.plan(chain.transform, params)
-        example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
         points = config.fake_quantize.points if rules else "inputs"
         rows = program.coverage(network.apply, rules, points=points)(
-            params, variables, example, train=False, key=None
+            params, variables, data.example, train=False, key=None
         )
         logits = jax.ShapeDtypeStruct((1, data.classes), jnp.float32)
         batch = {

@@ -20,7 +20,7 @@ from experiments import (
 )
 from experiments.benchmarks import deployment_page
 from lib import errors, files, models, program, shrink, transforms
-from lib.data import normalise, pipeline
+from lib.data import inputs, normalise, pipeline
 from lib.deploy import measure
 from lib.report import progress, speed
 from lib.shrink import scores
@@ -87,7 +87,7 @@ def model(settings: Any, examples: int, fraction: float = 0.0) -> targets.Model:
     params = quantized.decode(code, state)
     rules = ((".", {"bits": 8, "symmetric": False}),)
     network = step.Network(apply, rules, settings.points)
-    batch = prepare(None, {"image": pixels(shape, examples)})["image"]
+    batch = prepare(None, {"image": pixels(shape, examples)})["input"]
     ranges = program.calibrate(
         network.apply,
         params,
@@ -101,7 +101,7 @@ def model(settings: Any, examples: int, fraction: float = 0.0) -> targets.Model:
         "model": settings.model.to_dict(),
         "classes": CLASSES,
         "shape": list(shape),
-        "normalisation": normalisation.plain(),
+        "inputs": inputs.to_label(normalisation),
         "cut": plan.plain(),
     }
     frozen = quantized.freeze(jax.device_get(code), jax.device_get(state))

@@ -50,7 +50,7 @@ class Programs(NamedTuple):
       plain: the module under the rules of its activations.
       network: the same, with weights that are products run factor by factor.
       split_metrics: (params, variables, ranges, split) -> metrics.
-      logits: ((params, variables, ranges), pixels [N, H, W, C]) -> [N, classes].
+      logits: ((params, variables, ranges), stored examples [N, ...]) -> [N, classes].
     """
 
     module: Any
@@ -61,7 +61,7 @@ class Programs(NamedTuple):
 
 
 # What of an artifact's metadata decides how it is run.
-_RUNS = ("model", "classes", "rules", "points", "normalisation", "cut")
+_RUNS = ("model", "classes", "rules", "points", "inputs", "cut")
 
 
 def _network(about: dict[str, Any], config: Any) -> Programs:
@@ -69,12 +69,12 @@ def _network(about: dict[str, Any], config: Any) -> Programs:
     module = recipe.build_model(about["model"], about["classes"])
     plain = packing.network(about, module)
     network = program.run_factored(plain)
-    prepare = pipeline.preparation(packing.normalisation(about), None)
+    prepare = pipeline.preparation(packing.inputs(about), None)
 
     @jax.jit
-    def logits(weights, pixels):
-        batch = prepare(None, {"image": pixels})
-        return network(*weights, batch["image"])[0][0]
+    def logits(weights, stored):
+        batch = prepare(None, {"input": stored})
+        return network(*weights, batch["input"])[0][0]
 
     split_metrics = evaluate.make(network, prepare, config.eval_batch_size)
     return Programs(module, plain, network, split_metrics, logits)
@@ -91,22 +91,21 @@ def measured(
     key = json.dumps({k: one.about.get(k) for k in _RUNS}, sort_keys=True)
     module, plain, network, split_metrics, logits = network_for(key)
     packing.check(one, module, data.shape)
-    example = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
     # Products are multiplied out but where two small contractions are the cheaper.
     keep = program.keep_factors(plain)
-    params = keep(one.frozen, one.variables, one.ranges, example)
+    params = keep(one.frozen, one.variables, one.ranges, data.example)
     weights = (params, one.variables, one.ranges)
     test = split_metrics(*weights, data.test)
     validation = split_metrics(*weights, data.validation)
     size = config.latency.batch_size
-    pixels = np.zeros((size, *data.shape), np.uint8)
+    stored = np.zeros((size, *data.stored.shape[1:]), data.stored.dtype)
     latency = measure.latency(
         logits,
-        *jax.device_put((weights, pixels)),
+        *jax.device_put((weights, stored)),
         repeats=config.latency.repeats,
         warmup=config.latency.warmup,
     )
-    sites = program.sites(network)(*weights, example)
+    sites = program.sites(network)(*weights, data.example)
     leaves = [representations.of(x) for x in tree.flatten(one.frozen).values()]
     return {
         "accuracy": test["accuracy"],

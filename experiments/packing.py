@@ -8,12 +8,12 @@ import numpy as np
 
 from experiments import shrinking
 from lib import errors, models, representations, shrink, tree
-from lib.data import normalise
+from lib.data import inputs as data_inputs
 from lib.deploy import artifact
 from lib.train import step
 
 # What the label of an artifact tells: enough to build and feed its model.
-LABEL = ("model", "classes", "shape", "data", "normalisation", "rules")
+LABEL = ("model", "classes", "shape", "data", "inputs", "rules")
 
 
 class Packed(NamedTuple):
@@ -71,6 +71,8 @@ def packed(whole: dict[str, Any], about: dict[str, Any], path: Any) -> Packed:
     Raises:
       UserError: it was not written by a run.
     """
+    if "normalisation" in about:  # artifacts of before there was text
+        about = {**about, "inputs": {"kind": "image", **about["normalisation"]}}
     lacks = [key for key in LABEL if key not in about]
     if lacks:
         raise errors.UserError(
@@ -108,11 +110,14 @@ def cut(about: dict[str, Any]) -> shrink.Plan:
 
 
 def check(one: Packed, module: Any, shape: Any) -> None:
-    """Raises a `UserError` unless the weights, before any cut, fit model and images."""
+    """Raises a `UserError` unless the weights, before any cut, fit model and inputs."""
     weights = {"params": one.params, "variables": one.variables}
-    models.check(module, **shrink.full(cut(one.about), weights), shape=shape)
+    dtype = inputs(one.about).DTYPE
+    models.check(
+        module, **shrink.full(cut(one.about), weights), shape=shape, dtype=dtype
+    )
 
 
-def normalisation(about: dict[str, Any]) -> normalise.Normalisation:
-    """Returns the normalisation that an artifact was trained with."""
-    return normalise.from_plain(about["normalisation"])
+def inputs(about: dict[str, Any]) -> data_inputs.Inputs:
+    """Returns what makes inputs of stored examples for the model of an artifact."""
+    return data_inputs.from_label(about["inputs"])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from experiments import scoring, shrinking
 from experiments.choices import Choices
@@ -96,7 +95,7 @@ def reestimate(scene: scoring.Scene, settings: Any, rounded: Rounded) -> Made:
         return scene.network.apply(params, variables, images, train=True, key=key)[1]
 
     found = scene.batches(settings.batches, settings.augment)
-    batches = ((batch["image"], batch["key"]) for batch in found)
+    batches = ((batch["input"], batch["key"]) for batch in found)
     variables, changes = program.reestimate(update, scene.variables, batches)
     return Made({"params": scene.params, "variables": variables}, changes)
 
@@ -210,7 +209,7 @@ def outline(
     stage: Any,
     apply: Callable[..., Any],
     start: Prepared,
-    shape: Sequence[int],
+    example: jax.ShapeDtypeStruct,
 ) -> Prepared:
     """Returns shapes and plan as `prepare` will leave them; computes nothing.
 
@@ -219,14 +218,13 @@ def outline(
       stage: the stage's settings.
       apply: of the uncut model.
       start: shapes and dtypes before.
-      shape: of an image.
+      example: a batch of one input, as shape and dtype.
 
     Raises:
       UserError: preparations that do not fit the model: a pattern that takes nothing,
         statistics of a model that keeps none.
     """
     now = start
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     for name in stage.prepare:
         settings = config.get(name, {})
         weights = {"params": now.params, "variables": now.variables}
@@ -234,12 +232,12 @@ def outline(
         if name == "reestimate" and not tree.flatten(now.variables):
             raise errors.UserError("reestimate: the model keeps no running statistics")
         if name in ("shrink", "drop"):
-            plan = shrinking.outlined(name, settings, network, weights, images)
+            plan = shrinking.outlined(name, settings, network, weights, example)
             cut = jax.eval_shape(lambda w, plan=plan: shrink.cut(plan, w), weights)
             plan = shrink.compose(now.plan, plan)
             now = now._replace(**cut, plan=plan)
         elif "pattern" in settings:
-            found = program.sites(shrinking.logits(network))(weights, images)
+            found = program.sites(shrinking.logits(network))(weights, example)
             names = [s.name for s in found if s.lhs_is_weight != s.rhs_is_weight]
             tree.match([settings.pattern], names)
     return now
@@ -266,8 +264,8 @@ def _weights(scene: scoring.Scene) -> dict[str, Any]:
 
 def _example(scene: scoring.Scene) -> tuple[jax.Array]:
     (batch,) = scene.batches(1)
-    return (batch["image"][:EXAMPLES],)
+    return (batch["input"][:EXAMPLES],)
 
 
 def _batches(scene: scoring.Scene, settings: Any) -> list[tuple[jax.Array]]:
-    return [(batch["image"],) for batch in scene.batches(settings.batches)]
+    return [(batch["input"],) for batch in scene.batches(settings.batches)]

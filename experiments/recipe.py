@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments import scoring
 from lib import errors, models, objectives, program, schedules, transforms
-from lib.data import augment, dataset, normalise, pipeline
+from lib.data import augment, dataset, inputs, pipeline
 from lib.train import optimizer, step
 
 PROGRAMS = ("fake_quantize",)  # techniques on activations, by name
@@ -241,7 +241,7 @@ def build(
     stage: Any,
     network: step.Network,
     teacher: step.Network | None,
-    normalisation: normalise.Normalisation,
+    prepares: inputs.Inputs,
     given: scoring.Given | None = None,
 ) -> tuple[step.Recipe, Chain]:
     """Returns what a stage trains, and how; `given` as for `build_chain`."""
@@ -267,7 +267,7 @@ def build(
             clip=stage.clip,
         ),
         objective=objectives.build(stage.objective, config),
-        prepare=pipeline.preparation(normalisation, augmentation),
+        prepare=pipeline.preparation(prepares, augmentation),
         teacher=teacher,
         ema=stage.ema,
         rounding=rounding(config, stage),
@@ -297,7 +297,7 @@ def calibrate(
     ranges: program.Ranges = {}
     for bits in sorted(strengths, key=str):
         batches = scoring.batches(config, data, batch_size, settings.batches)
-        images = ((variables, batch["image"]) for batch in batches)
+        images = ((variables, batch["input"]) for batch in batches)
         how = calibration(settings, bits)
         found = program.calibrate(
             network.apply,

@@ -36,7 +36,7 @@ class Scene(NamedTuple):
       loss: (params, batch) -> scalar: the stage's objective, in training mode.
       batches: (how many, names of augmentations or ()) -> that many batches, the same
         ones at every call.
-      shape: of an image.
+      example: a batch of one input, as shape and dtype.
       once: calls a function that makes a choice, or returns what it chose before a
         restart; what is chosen is plain data.
     """
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
     ranges: Any
     loss: Callable[[Any, Any], jax.Array]
     batches: Callable[..., Iterator[Any]]
-    shape: tuple[int, ...]
+    example: jax.ShapeDtypeStruct
     once: Callable[[Callable[[], Any]], Any] = lambda make: make()
 
 
@@ -82,7 +82,7 @@ def synflow(scene: Scene, settings: Any) -> Measured:
     return saliency.synflow(
         logits,
         scene.params,
-        (1, *scene.shape),
+        scene.example.shape,
         sparsity=settings.sparsity,
         rounds=settings.rounds,
         pattern=settings.pattern,
@@ -103,7 +103,7 @@ def grams(scene: Scene, settings: Any) -> Measured:
 def _of_inputs(
     scene: Scene, settings: Any, stat: Callable[[jax.Array], Any]
 ) -> Measured:
-    batches = ((batch["image"],) for batch in scene.batches(settings.batches))
+    batches = ((batch["input"],) for batch in scene.batches(settings.batches))
 
     def apply(params, images):
         # In float: what rounds the weights must not depend on what rounds the rest.
@@ -208,9 +208,9 @@ def scene(
 
     def loss(params, batch):
         outputs, _ = network(
-            params, variables, ranges, batch["image"], train=True, key=batch["key"]
+            params, variables, ranges, batch["input"], train=True, key=batch["key"]
         )
-        told = teacher(*taught, batch["image"])[0] if teacher else None
+        told = teacher(*taught, batch["input"])[0] if teacher else None
         return objective(outputs, batch, params, told)[0]
 
     def some(count, names=()):
@@ -219,7 +219,7 @@ def scene(
         for i, batch in enumerate(found):
             yield {**batch, "key": jax.random.fold_in(key, i)}
 
-    return Scene(network, params, variables, ranges, loss, some, data.shape)
+    return Scene(network, params, variables, ranges, loss, some, data.example)
 
 
 def measure(config: Any, stage: Any, scene: Scene) -> Given:
@@ -247,7 +247,7 @@ def outline(
     network: step.Network,
     params: Any,
     variables: Any,
-    shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
 ) -> Given:
     """Returns zeros of the shapes of what `measure` will return; computes nothing.
 
@@ -257,12 +257,12 @@ def outline(
       network: that learns.
       params: shapes and dtypes of its weights.
       variables: those of its other collections.
-      shape: of an image.
+      example: a batch of one input, as shape and dtype.
 
     Raises:
-      UserError: a technique needs the inputs of a weight that cannot be read.
+      UserError: a technique needs the inputs of a weight that cannot be read, or feeds
+        the model what is no token.
     """
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     options = dict(train=False, key=None)
     given = {}
     for name in stage.transforms:
@@ -270,9 +270,14 @@ def outline(
         what = asked(name, settings)
         if not what:
             continue
+        if what == "synflow" and not jnp.issubdtype(example.dtype, jnp.floating):
+            raise errors.UserError(
+                f"{name}: synflow feeds the model ones, which token ids are not; take "
+                "another score"
+            )
         pattern = settings.pattern
         if what in OF_INPUTS:
-            args = (params, variables, images)
+            args = (params, variables, example)
             for left in program.unfed(network.apply, pattern=pattern)(*args, **options):
                 raise errors.UserError(
                     f"{name}: {what} needs the inputs of {left.name}: {left.why}; "
@@ -305,7 +310,7 @@ def batches(
         ahead=config.data.ahead,
     )
     augmentation = augment.build(names, config) if names else None
-    prepare = pipeline.preparation(data.normalisation, augmentation)
+    prepare = pipeline.preparation(data.inputs, augmentation)
     prepare = jax.jit(prepare) if names else prepare
     key = jax.random.key(config.seed)
     for i in range(count):

@@ -147,7 +147,7 @@ def ship(
     for item in wanted:
         target = targets.TARGETS[item.target]
         try:
-            target.write(models[item.stage], item.path, images["image"])
+            target.write(models[item.stage], item.path, images["input"])
             run = target.open(item.path, clocks.cores())
         except (errors.RunError, errors.UserError) as e:
             if item.target != "packed":
@@ -199,7 +199,7 @@ def agreement(
     worst = 0.0
     for raw in pipeline.eval_batches(data.test, batch_size):
         kept = raw["weight"] > 0
-        found, expected = run(raw["image"]), logits(raw["image"])
+        found, expected = run(raw["input"]), logits(raw["input"])
         guess = found.argmax(-1)
         correct += int((guess == raw["label"])[kept].sum())
         same += int((guess == expected.argmax(-1))[kept].sum())
@@ -216,7 +216,7 @@ def agreement(
 def _timed(files: clocks.Files, data: dataset.Dataset, settings: Any) -> Any:
     """Returns {name: its times, its memory}."""
     pixels = [
-        next(pipeline.eval_batches(data.test, size))["image"]
+        next(pipeline.eval_batches(data.test, size))["input"]
         for size in settings.batch_sizes
     ]
     progress.say("timing the files in turn, in processes of their own")

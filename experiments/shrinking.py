@@ -104,7 +104,7 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
     """Removes units of groups: the preparation `shrink`."""
     del rounded
     f, weights = logits(scene.network), _weights(scene)
-    images = _random_images(scene)
+    images = _inputs(scene)
     pairs = shrink.twins(weights)
     groups = shrink.groups(f, alike=pairs)(weights, images[0][0])
     # Only what a rule takes needs a score.
@@ -191,7 +191,7 @@ def branches(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
     """
     del rounded
     f, weights = logits(scene.network), _weights(scene)
-    images = _random_images(scene)
+    images = _inputs(scene)
     found = offered(shrink.branches(f)(weights, *images[0]), settings)
     seen = list(scene.batches(settings.batches))
     loss = jax.jit(scene.loss)
@@ -287,8 +287,13 @@ def _weights(scene: scoring.Scene) -> dict[str, Any]:
     return {"params": scene.params, "variables": scene.variables}
 
 
-def _random_images(scene: scoring.Scene) -> list[tuple[jax.Array]]:
-    """Returns batches of normal noise, as images that were normalised would be."""
+def _inputs(scene: scoring.Scene) -> list[tuple[jax.Array]]:
+    """Returns batches of normal noise, as what was normalised would be, or of tokens.
+
+    Noise reaches what no training example does; tokens are those of the training split.
+    """
+    if not jnp.issubdtype(scene.example.dtype, jnp.floating):
+        return [(batch["input"][:2],) for batch in scene.batches(PROOFS)]
     rng = np.random.default_rng(0)
-    shape = (2, *scene.shape)
+    shape = (2, *scene.example.shape[1:])
     return [(jnp.asarray(rng.normal(size=shape), jnp.float32),) for _ in range(PROOFS)]

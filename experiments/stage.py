@@ -19,7 +19,7 @@ from experiments import (
     workdir,
 )
 from lib import files, models
-from lib.data import dataset, pipeline, splits
+from lib.data import dataset, inputs, pipeline, splits
 from lib.models import foreign
 from lib.report import metrics, progress
 from lib.train import checkpoint, evaluate, loop, parallel, step
@@ -64,7 +64,7 @@ def train(
         "classes": data.classes,
         "shape": list(data.shape),
         "data": config.data.to_dict(),
-        "normalisation": data.normalisation.plain(),
+        "inputs": inputs.to_label(data.inputs),
         "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
         "points": stage.points,
     }
@@ -133,9 +133,7 @@ def _start(
             config, network, params, variables, data, settings.batch_size
         )
     given = scoring.measure(config, settings, scene(now, ranges))
-    made, chain = recipe.build(
-        config, settings, network, teacher, data.normalisation, given
-    )
+    made, chain = recipe.build(config, settings, network, teacher, data.inputs, given)
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)
@@ -153,16 +151,20 @@ def _weights(
         plan = packing.cut(start.about)
         return preparing.Prepared(start.params, start.variables, plan)
     if settings.weights:
-        loaded = foreign.load(settings.weights, stage.module, data.shape)
+        loaded = foreign.load(
+            settings.weights, stage.module, data.shape, data.inputs.DTYPE
+        )
         return preparing.Prepared(*loaded, shrinking.NONE)
     key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
     # Barely optimised: it runs once, and compiling is what takes time.
     fresh = jax.jit(
         models.init,
-        static_argnums=(0, 2),
+        static_argnums=(0, 2, 3),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    return preparing.Prepared(*fresh(stage.module, key, data.shape), shrinking.NONE)
+    return preparing.Prepared(
+        *fresh(stage.module, key, data.shape, data.inputs.DTYPE), shrinking.NONE
+    )
 
 
 def _fit(
@@ -178,7 +180,7 @@ def _fit(
     settings = config[stage.name]
     made, state = begun.recipe, begun.state
     network = made.network
-    example = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
+    example = data.example
     convolves = loop.has_convolution(
         network,
         jax.eval_shape(made.transform.decode, state.code, state.codec),
@@ -206,7 +208,7 @@ def _fit(
         ahead=config.data.ahead,
     )
     seed = jnp.asarray(config.seed, jnp.int32)
-    plain = pipeline.preparation(data.normalisation, None)
+    plain = pipeline.preparation(data.inputs, None)
     measured = evaluate.make(network, plain, config.eval_batch_size)
     decode = jax.jit(made.transform.decode)
 

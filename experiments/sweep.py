@@ -200,10 +200,10 @@ def _program(config: Any, data: dataset.Dataset) -> tuple[Callable, Callable]:
     def recipe_of(settings):
         now = changed(config, settings)
         stage = now[config.sweep.stage]
-        return recipe.build(now, stage, network, None, data.normalisation)[0]
+        return recipe.build(now, stage, network, None, data.inputs)[0]
 
     def init(key):
-        return models.init(module, key, data.shape)
+        return models.init(module, key, data.shape, data.inputs.DTYPE)
 
     def run_of(recipe_of):
         return population.run_of(recipe_of, init, pipeline.OnDevice.take)

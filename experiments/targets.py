@@ -1,6 +1,7 @@
 """The kinds of file that a stage's artifact becomes, each with the runtime it runs in.
 
-Every file takes pixels as they are stored, `uint8 [N, H, W, C]`, and gives logits.
+Every file takes examples as they are stored (images as `uint8 [N, H, W, C]`) and gives
+logits.
 """
 
 import functools
@@ -19,7 +20,7 @@ from lib.data import pipeline
 from lib.deploy import litert, onnx_export, safetensors_file, stablehlo
 from lib.train import step
 
-Run = Callable[[np.ndarray], np.ndarray]  # pixels -> logits
+Run = Callable[[np.ndarray], np.ndarray]  # stored examples -> logits
 
 
 class Model(NamedTuple):
@@ -39,13 +40,14 @@ class Model(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of an image."""
+        """Of one input, without the axis of the batch; (H, W, C) of an image."""
         return tuple(self.packed.about["shape"])
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
-        """One image."""
-        return jax.ShapeDtypeStruct((1, *self.shape), np.uint8)
+        """A batch of one stored example."""
+        one = packing.inputs(self.packed.about).stored(self.shape)
+        return jax.ShapeDtypeStruct((1, *one.shape), one.dtype)
 
     def plain(self, params: Any, pixels: Any) -> Any:
         """Returns logits, nothing of the activations rounded.
@@ -65,7 +67,8 @@ class Model(NamedTuple):
         """Returns the params, as products where two small contractions are cheaper."""
         network = self.network._replace(rules=())
         one = self.packed
-        example = jax.ShapeDtypeStruct((1, *self.shape), np.float32)
+        dtype = packing.inputs(one.about).DTYPE
+        example = jax.ShapeDtypeStruct((1, *self.shape), dtype)
         return program.keep_factors(network)(one.frozen, one.variables, {}, example)
 
     def logits(self, *, rounded: bool) -> Run:
@@ -77,7 +80,7 @@ class Model(NamedTuple):
 
     def _run(self, network, ranges, params, pixels):
         run = program.run_factored(network)
-        images = self.prepare(None, {"image": pixels})["image"]
+        images = self.prepare(None, {"input": pixels})["input"]
         return run(params, self.packed.variables, ranges, images)[0][0]
 
 
@@ -88,7 +91,7 @@ def load(path: pathlib.Path) -> Model:
 
 def _model(one: packing.Packed) -> Model:
     module = recipe.build_model(one.about["model"], one.about["classes"])
-    prepare = pipeline.preparation(packing.normalisation(one.about), None)
+    prepare = pipeline.preparation(packing.inputs(one.about), None)
     model = Model(one, module, packing.network(one.about, module), prepare)
     packing.check(one, module, model.shape)
     return model

@@ -25,7 +25,7 @@ def _by_loss(which: int) -> Callable:
 
 def _by_activation(which: int) -> Callable:
     def score(scene, f, groups, weights, settings):
-        found = [(batch["image"],) for batch in scene.batches(settings.batches)]
+        found = [(batch["input"],) for batch in scene.batches(settings.batches)]
         return scores.activations(f, groups, weights, found)[which]
 
     return score

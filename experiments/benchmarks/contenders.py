@@ -27,7 +27,7 @@ class Job(NamedTuple):
       module: the Linen module.
       params: its weights before the first step.
       variables: its other collections.
-      data: `{"image": uint8 [N, H, W, C], "label": int32 [N]}` on the device.
+      data: `{"input": uint8 [N, H, W, C], "label": int32 [N]}` on the device.
       settings: the config.
       steps: of the whole measurement.
       convolves: whether the model has a convolution.
@@ -100,7 +100,7 @@ def hand_written_stepwise(job: Job) -> Contender:
 def _ours(job: Job, transform: T.Transform, rules: tuple = ()) -> Contender:
     """Returns Pare's step over Pare's mesh, with the settings of the yardstick."""
     settings = job.settings
-    channels = job.data["image"].shape[-1]
+    channels = job.data["input"].shape[-1]
     pixels = normalise.Normalisation((MEAN,) * channels, (STD,) * channels)
     prepare = pipeline.preparation(pixels, None)
     network = step.Network(models.make_apply(job.module), rules)
@@ -137,7 +137,7 @@ def _ours(job: Job, transform: T.Transform, rules: tuple = ()) -> Contender:
 
 def _calibrate(job: Job, network: step.Network, prepare: Callable) -> program.Ranges:
     """Returns the ranges of the activations over the first four batches."""
-    images = prepare(None, job.data)["image"]
+    images = prepare(None, job.data)["input"]
     size = job.settings.batch_size
     batches = (
         (job.variables, images[i * size : (i + 1) * size])

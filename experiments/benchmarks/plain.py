@@ -45,7 +45,7 @@ def make(apply: Apply, tx: optax.GradientTransformation, mean: float, std: float
       std: of the pixels.
 
     The function takes int32 index `[steps, batch]` into `data`,
-    `{"image": uint8 [N, H, W, C], "label": int32 [N]}`, and donates its state.
+    `{"input": uint8 [N, H, W, C], "label": int32 [N]}`, and donates its state.
     """
 
     def loss_of(params, variables, images, labels):
@@ -57,7 +57,7 @@ def make(apply: Apply, tx: optax.GradientTransformation, mean: float, std: float
 
     def step(state, index, data):
         params, variables, slots = state
-        images = jnp.take(data["image"], index, 0, mode="clip").astype(jnp.float32)
+        images = jnp.take(data["input"], index, 0, mode="clip").astype(jnp.float32)
         images = (images - mean) * (1 / std)
         labels = jnp.take(data["label"], index, 0, mode="clip")
         differentiate = jax.grad(loss_of, has_aux=True)

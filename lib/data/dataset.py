@@ -1,10 +1,12 @@
-"""A data set as an experiment sees it: three splits and the pixels' normalisation."""
+"""A data set as an experiment sees it: three splits, and what makes inputs of them."""
 
-import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
 
 from lib import errors
-from lib.data import normalise, sources, splits
+from lib.data import images, inputs, parts, sources, splits
 
 
 class Dataset(NamedTuple):
@@ -16,8 +18,9 @@ class Dataset(NamedTuple):
       validation: choices are made on it.
       test: results are measured on it.
       classes: labels lie in `[0, classes)`.
-      shape: `(H, W, C)` of every image.
-      normalisation: of the pixels; never from other splits than the training split.
+      shape: of one input; for an image (H, W, C).
+      inputs: what makes inputs of stored examples; fitted to the training split only.
+      names: of the classes; label i is `names[i]`.
     """
 
     name: str
@@ -25,74 +28,66 @@ class Dataset(NamedTuple):
     validation: splits.Validation
     test: splits.Test
     classes: int
-    shape: tuple[int, int, int]
-    normalisation: normalise.Normalisation
+    shape: tuple[int, ...]
+    inputs: inputs.Inputs
+    names: tuple[str, ...] = ()
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """A batch of one input, as shape and dtype."""
+        return jax.ShapeDtypeStruct((1, *self.shape), self.inputs.DTYPE)
+
+    @property
+    def stored(self) -> jax.ShapeDtypeStruct:
+        """A batch of one stored example, as shape and dtype."""
+        one = self.inputs.stored(self.shape)
+        return jax.ShapeDtypeStruct((1, *one.shape), one.dtype)
+
+
+# Kind -> (opened source, names of its splits, **settings) -> the fields of a `Dataset`
+# after its name.
+KINDS: dict[str, Callable[..., Any]] = {"image": images.load}
+# Kind -> the settings that it alone takes.
+SETTINGS: dict[str, tuple[str, ...]] = {"image": ("image", "normalisation")}
 
 
 def load(
     name: str,
     *,
+    kind: str = "image",
     data_dir: str | None,
-    validation_fraction: float,
-    resident_bytes: int,
-    image: str,
-    label: str,
+    train: str = "train",
+    validation: str = "",
     test: str,
-    normalisation: str = "measured",
+    validation_fraction: float,
+    test_fraction: float = 0.2,
+    label: str,
+    resident_bytes: int,
+    **settings: Any,
 ) -> Dataset:
-    """Returns a data set, split and measured.
-
-    The test split is the set's official one. The validation split is a part of the
-    official train split, drawn with a seed of its own (`splits.SEED`), so that it is
-    the same in every run; with the classes in proportion, or, for a set that stays on
-    disk, whose labels are not read beforehand, without.
+    """Returns a data set, split and prepared.
 
     Args:
-      name: a set of ours (`sources.SOURCES`) or any of TFDS's.
+      name: see `sources.find`.
+      kind: of the data, a key of `KINDS`.
       data_dir: where prepared sets lie; None for TFDS's default.
-      validation_fraction: of the official train split; in (0, 1).
-      resident_bytes: a set whose pixels take no more than this is read into memory
-        (`examples.Arrays`); a larger one stays on disk (`examples.Records`).
-      image: the set's field that holds the image; nearly always "image".
-      label: the set's field that holds the class; nearly always "label".
-      test: the set's official test split; "test", or "validation" for a set such as
-        ImageNet whose test labels are secret.
-      normalisation: "measured" on the training split, or "imagenet", for weights that
-        were trained so; see `normalise.NORMALISATIONS`.
+      train: the set's official train split.
+      validation: an official one, or "" to draw `validation_fraction` of the train
+        split, the same examples in every run.
+      test: the official one ("validation" for a set such as ImageNet whose test labels
+        are secret), or "" to draw `test_fraction` of the train split.
+      validation_fraction: in (0, 1), of the train split.
+      test_fraction: in (0, 1), of the train split.
+      label: the field that holds the class; nearly always "label".
+      resident_bytes: examples that take no more than this are read into memory.
+      **settings: of the kinds; each takes its own (`SETTINGS`).
 
     Raises:
-      UserError: an unknown set, split, field or normalisation; a set that is not
-        prepared; an empty split; images of differing shapes; labels out of range.
+      UserError: an unknown set, kind, split or field; a set that is not prepared; an
+        empty split; examples that are not as the kind wants them.
     """
-    if test == "train":
-        raise errors.UserError(f"data set {name!r}: its train split cannot be its test")
-    measure = errors.lookup(
-        normalise.NORMALISATIONS, normalisation, "normalisation of the pixels"
-    )
-    builder = sources.find(name, data_dir)
-    fields = {"image": image, "label": label}
-    fit = sources.split_of(builder, name, "train", **fields)
-    measured = sources.split_of(builder, name, test, **fields)
-    shape, classes = fit.table.shape, fit.table.classes
-    if measured.table.shape != shape:
-        raise errors.UserError(
-            f"data set {name!r} has images of differing shapes: {shape} in its train "
-            f"split, {measured.table.shape} in its {test} split"
-        )
-    held_out = splits.count(len(fit), validation_fraction, name)
-    if (len(fit) + len(measured)) * math.prod(shape) <= resident_bytes:
-        fit, measured = fit.read(), measured.read()
-        kept, out = splits.stratified(fit.labels, held_out, splits.SEED)
-    else:
-        kept, out = splits.random(len(fit), held_out, splits.SEED)
-    train = splits.Train(name, fit.select(kept), classes, shape)
-    validation = splits.Validation(name, fit.select(out), classes, shape)
-    return Dataset(
-        name,
-        train,
-        validation,
-        splits.Test(name, measured, classes, shape),
-        classes,
-        shape,
-        measure(train),
-    )
+    make = errors.lookup(KINDS, kind, "kind of data")
+    names = parts.Names(train, validation, test, validation_fraction, test_fraction)
+    own = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
+    common = dict(label=label, resident_bytes=resident_bytes)
+    return Dataset(name, *make(sources.find(name, data_dir), names, **common, **own))

@@ -1,18 +1,19 @@
-"""Random access to examples: arrays in memory, or rows of a prepared TFDS split.
+"""Random access to examples: arrays in memory, or rows that are read when asked for.
 
 Both kinds are a `splits.Source`, and both can be a source of Grain's.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib import errors
+from lib.data.rows import Rows
 
-CHUNK = 1024  # examples read from a file at a time
+CHUNK = 1024  # rows read from a file at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,55 +21,57 @@ class Arrays:
     """Examples held in memory.
 
     Attributes:
-      images: uint8 [N, H, W, C].
-      labels: int32 [N].
+      fields: name -> array [N, ...]; at least `input`, and `label`, int32 [N].
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    fields: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         """Returns N."""
-        return len(self.labels)
+        return len(self.fields["label"])
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns one example."""
-        return {"image": self.images[index], "label": self.labels[index]}
+        return {name: values[index] for name, values in self.fields.items()}
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the examples at `indices`, stacked."""
-        return {"image": self.images[indices], "label": self.labels[indices]}
+        return {name: values[indices] for name, values in self.fields.items()}
 
     def select(self, indices: np.ndarray) -> "Arrays":
         """Returns the source of only the examples at `indices`."""
-        return Arrays(self.images[indices], self.labels[indices])
+        return Arrays(self.gather(indices))
 
 
 class Table(NamedTuple):
-    """One split as TFDS has it on disk, and how to read an example of it.
+    """One split as its source has it, and how to read an example of it.
 
     Attributes:
       name: of the data set, for messages.
-      split: TFDS's name of the split.
-      rows: the TFDS data source.
-      image: name of the field that holds the image, uint8 [H, W, C].
-      label: name of the field that holds the class, an integer.
-      shape: (H, W, C) of every image.
+      split: the source's name of the split.
+      rows: of the source.
+      decode: a row -> the stored input.
+      label: a row -> its class, an integer.
+      field: name of the field that holds the class, for messages.
+      shape: of every stored input; for an image (H, W, C).
+      dtype: of every stored input.
       classes: labels lie in [0, classes).
     """
 
     name: str
     split: str
-    rows: Any
-    image: str
-    label: str
-    shape: tuple[int, int, int]
+    rows: Rows
+    decode: Callable[[dict[str, Any]], np.ndarray]
+    label: Callable[[dict[str, Any]], int]
+    field: str
+    shape: tuple[int, ...]
+    dtype: Any
     classes: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """Examples that stay on disk: rows `indices` of a table, read when asked for."""
+    """Examples that stay where they are: rows `indices` of a table, read on demand."""
 
     table: Table
     indices: np.ndarray
@@ -80,23 +83,20 @@ class Records:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads one example; raises a `UserError` if it is not as the table says."""
         row = int(self.indices[index])
-        with intact(self.table.name):
-            raw = self.table.rows[row]
-        return self._example(row, raw)
+        return self._example(row, self.table.rows[row])
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Reads the examples at `indices` and stacks them; errors as for one."""
         rows = self.indices[indices].tolist()
-        images = np.empty((len(rows), *self.table.shape), np.uint8)
+        inputs = np.empty((len(rows), *self.table.shape), self.table.dtype)
         labels = np.empty(len(rows), np.int32)
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            with intact(self.table.name):
-                read = self.table.rows.__getitems__(chunk)
+            read = self.table.rows.__getitems__(chunk)
             for i, (row, raw) in enumerate(zip(chunk, read, strict=True), start):
                 example = self._example(row, raw)
-                images[i], labels[i] = example["image"], example["label"]
-        return {"image": images, "label": labels}
+                inputs[i], labels[i] = example["input"], example["label"]
+        return {"input": inputs, "label": labels}
 
     def select(self, indices: np.ndarray) -> "Records":
         """Returns the source of only the examples at `indices`; reads nothing."""
@@ -104,23 +104,22 @@ class Records:
 
     def read(self) -> Arrays:
         """Reads every example into memory; errors as for one."""
-        read = self.gather(np.arange(len(self)))
-        return Arrays(read["image"], read["label"])
+        return Arrays(self.gather(np.arange(len(self))))
 
     def _example(self, row: int, raw: dict[str, Any]) -> dict[str, np.ndarray]:
         table = self.table
-        image, label = raw[table.image], int(raw[table.label])
+        value, label = table.decode(raw), table.label(raw)
         where = f"example {row} of split {table.split!r} of data set {table.name!r}"
-        if image.shape != table.shape:
+        if value.shape != table.shape:
             raise errors.UserError(
-                f"{where} is an image of shape {image.shape}, expected {table.shape}: "
-                "all images of a set must have one shape"
+                f"{where} is an image of shape {value.shape}, expected {table.shape}: "
+                "all images of a set must have one shape; set data.image_shape"
             )
         if not 0 <= label < table.classes:
             raise errors.UserError(
-                f"{where} has {table.label} {label}, expected 0 to {table.classes - 1}"
+                f"{where} has {table.field} {label}, expected 0 to {table.classes - 1}"
             )
-        return {"image": image, "label": np.int32(label)}
+        return {"input": value, "label": np.int32(label)}
 
 
 @contextlib.contextmanager

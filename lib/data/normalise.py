@@ -1,4 +1,4 @@
-"""Pixels to inputs of about zero mean and unit deviation.
+"""Images to inputs: pixels of about zero mean and unit deviation.
 
 Measured on the training split; or, for weights that were trained elsewhere, what those
 were trained with.
@@ -20,7 +20,9 @@ STREAMED_EXAMPLES = 10_000
 
 
 class Normalisation(NamedTuple):
-    """`input = (pixel - mean) / std`, per channel.
+    """What makes inputs of stored images: `input = (pixel - mean) / std`, per channel.
+
+    An `inputs.Inputs`.
 
     Both are in the units of the stored pixels (0 to 255, or 0 to 16 for the digits), so
     there is no other scale to remember: `(x/255 - m) / s == (x - 255 m) / (255 s)`. A
@@ -34,9 +36,21 @@ class Normalisation(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def plain(self) -> dict[str, list[float]]:
+    # In capitals, which a NamedTuple does not take for fields.
+    KIND = "image"
+    DTYPE = jnp.float32
+
+    def stored(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        """Returns one stored image whose input has the shape (H, W, C)."""
+        return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
+    def plain(self) -> dict[str, Any]:
         """Returns `{'mean': [...], 'std': [...]}`, for JSON and for artifacts."""
         return {"mean": list(self.mean), "std": list(self.std)}
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns the inputs of images [B, H, W, C]; see `apply`."""
+        return apply(self, images)
 
 
 def from_plain(values: dict[str, Any]) -> Normalisation:
@@ -66,7 +80,7 @@ def measure(train: splits.Train) -> Normalisation:
     channels = train.shape[-1]
     histogram = np.zeros((channels, 256), np.int64)
     for start in range(0, len(indices), 4096):
-        images = train.source.gather(indices[start : start + 4096])["image"]
+        images = train.source.gather(indices[start : start + 4096])["input"]
         for c in range(channels):
             histogram[c] += np.bincount(images[..., c].ravel(), minlength=256)
     value = np.arange(256.0)

@@ -15,8 +15,9 @@ How a training step uses a feed, whichever it is:
 
 `feed.resident` is a pytree on the device, passed to the jitted function as it is, every
 time; `feed.take` is a pure function, the same object for every feed of its kind. A
-*raw* batch is `{'image': uint8 [B, H, W, C], 'label': int32 [B], 'weight': float32
-[B]}`; `prepare` augments and normalises its images to float32.
+*raw* batch is `{'input': stored examples [B, ...], 'label': int32 [B], 'weight':
+float32 [B]}`, with whatever other fields the source has; `prepare` augments it and
+makes inputs of what is stored: of uint8 images, float32 ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import errors
-from lib.data import augment, examples, normalise, splits
+from lib.data import augment, examples, splits
+from lib.data.inputs import Inputs
 
 Batch = dict[str, jax.Array]
 Rows = dict[str, np.ndarray]
@@ -58,7 +60,7 @@ class Feed(Protocol):
 
 
 class OnDevice:
-    """The training images live on the device; the host sends nothing but indices.
+    """The training examples live on the device; the host sends nothing but indices.
 
     Epoch e is the permutation that NumPy's `default_rng([seed, e])` gives.
     """
@@ -71,7 +73,7 @@ class OnDevice:
         seed: int,
         sharding: jax.sharding.Sharding | None,
     ):
-        """Puts the images on the device.
+        """Puts the examples on the device.
 
         Args:
           train: with its source in memory (`examples.Arrays`).
@@ -80,8 +82,7 @@ class OnDevice:
           sharding: where `resident` goes (replicated over a mesh); None for JAX's
             default device.
         """
-        arrays = {"image": train.source.images, "label": train.source.labels}
-        self.resident = jax.device_put(arrays, sharding)
+        self.resident = jax.device_put(dict(train.source.fields), sharding)
         self._stream = _stream(train, batch_size, seed)
         self._step = 0
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
@@ -117,7 +118,7 @@ class OnDevice:
 
     @staticmethod
     def take(resident: dict[str, jax.Array], rows: Rows) -> Batch:
-        """Gathers the rows' images and labels."""
+        """Gathers the rows' examples."""
         index = rows["index"]
         # "clip" spares the default's fill of indices out of range: there are none.
         batch = {k: jnp.take(v, index, 0, mode="clip") for k, v in resident.items()}
@@ -167,7 +168,7 @@ class Loader:
     def next(self, steps: int) -> Rows:
         """Returns a raw batch with a leading axis of `steps`."""
         batches = [next(self._iterator) for _ in range(steps)]
-        rows = {k: np.stack([b[k] for b in batches]) for k in ("image", "label")}
+        rows = {k: np.stack([b[k] for b in batches]) for k in batches[0]}
         return {**rows, "weight": np.ones(rows["label"].shape, np.float32)}
 
     def state(self) -> State:
@@ -202,13 +203,13 @@ def feed(
 
 
 def preparation(
-    normalisation: normalise.Normalisation,
+    inputs: Inputs,
     augmentation: augment.Augmentation | None,
 ) -> Callable[[jax.Array | None, Batch, jax.Array | int], Batch]:
     """Returns `(key, raw batch, first) -> batch`, pure, to be called inside jit.
 
     Args:
-      normalisation: of the pixels, applied last.
+      inputs: makes inputs of stored examples, last of all.
       augmentation: of one image of raw pixels, or None, as in every evaluation.
 
     The function's `first` is the position in the whole batch of this part's first
@@ -216,11 +217,11 @@ def preparation(
     """
 
     def prepare(key: jax.Array | None, raw: Batch, first: jax.Array | int = 0) -> Batch:
-        images = raw["image"]
+        stored = raw["input"]
         if augmentation is not None:
-            images = images.astype(jnp.float32)
-            images = augment.on_batch(augmentation)(key, images, first)
-        return {**raw, "image": normalise.apply(normalisation, images)}
+            stored = stored.astype(jnp.float32)
+            stored = augment.on_batch(augmentation)(key, stored, first)
+        return {**raw, "input": inputs(stored)}
 
     return prepare
 

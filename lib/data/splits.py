@@ -24,11 +24,11 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Returns `{'image': uint8 [H, W, C], 'label': int32 []}`."""
+        """Returns `{'input': as stored, 'label': int32 []}`, and what else it has."""
         ...
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `{'image': uint8 [n, H, W, C], 'label': int32 [n]}`."""
+        """Returns `{'input': [n, ...], 'label': int32 [n]}`, and what else it has."""
         ...
 
 
@@ -40,7 +40,7 @@ class Split:
       name: the data set, for messages.
       source: the examples.
       classes: labels lie in `[0, classes)`.
-      shape: `(H, W, C)` of every image.
+      shape: of every stored input; `(H, W, C)` of an image.
 
     Raises:
       UserError: there is no example in it.
@@ -50,7 +50,7 @@ class Split:
     name: str
     source: Source
     classes: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
 
     def __post_init__(self):
         """Refuses an empty part."""

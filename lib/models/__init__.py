@@ -1,7 +1,8 @@
 """Plain Linen models, found by name, and the pure functions made of them.
 
-Every model maps images `[B, H, W, C]` to `(logits, features)`: logits `[B, classes]`
-and a flat dict of named intermediate arrays. None knows of compression.
+Every model maps one array, `[B, H, W, C]` of images, `[B, L]` of token ids or `[B, F]`
+of numbers, to `(logits, features)`: logits `[B, classes]` and a flat dict of named
+intermediate arrays. None knows of compression.
 """
 
 import dataclasses
@@ -76,7 +77,7 @@ def bind_axis(module: nn.Module, axis_name: str | None) -> nn.Module:
 
 
 def init(
-    module: nn.Module, key: jax.Array, shape: Sequence[int]
+    module: nn.Module, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
 ) -> tuple[tree.Tree, tree.Tree]:
     """Returns fresh `(params, variables)` as nested dicts.
 
@@ -85,47 +86,50 @@ def init(
     Args:
       module: a model.
       key: JAX PRNG key; may be traced, so that `jax.eval_shape` gives the shapes.
-      shape: (height, width, channels) of an image.
+      shape: of one input without the axis of the batch: (height, width, channels) of
+        an image, (length,) of token ids, (features,) of a row of numbers.
+      dtype: of the input: float32, or int32 of token ids.
 
     Raises:
-      UserError: `shape` is not three positive numbers, or too small for the model.
+      UserError: `shape` is not positive numbers, or does not fit the model.
     """
     shape = tuple(shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
+    if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
         raise errors.UserError(
-            "image shape: expected (height, width, channels), "
-            f"each at least 1, got {shape}"
+            f"shape of an input: expected numbers of at least 1, got {shape}"
         )
 
-    variables = dict(_fresh(module, shape, key))
+    variables = dict(_fresh(module, shape, jnp.dtype(dtype), key))
     params = variables.pop("params")
     return params, variables
 
 
 # Jitted, so that the forward pass, which Linen's init goes through, is not computed.
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _fresh(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> tree.Tree:
-    images = jnp.zeros((1, *shape), jnp.float32)
-    return module.init({"params": key}, images, train=False)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _fresh(
+    module: nn.Module, shape: tuple[int, ...], dtype: Any, key: jax.Array
+) -> tree.Tree:
+    inputs = jnp.zeros((1, *shape), dtype)
+    return module.init({"params": key}, inputs, train=False)
 
 
 def make_apply(module: nn.Module) -> Apply:
     """Returns the model as a pure function.
 
-    `apply(params, variables, images, *, train, key) -> ((logits, features), variables)`
-    with images `[B, H, W, C]` and logits `[B, classes]`. With `train=True` dropout
+    `apply(params, variables, inputs, *, train, key) -> ((logits, features), variables)`
+    with inputs `[B, ...]` and logits `[B, classes]`. With `train=True` dropout
     draws from `key` and the returned variables hold the updated batch statistics;
     with `train=False` nothing is random, `key` is not read (pass None), and the
     variables come back as they are.
     """
 
-    def apply(params, variables, images, *, train: bool, key: jax.Array | None):
+    def apply(params, variables, inputs, *, train: bool, key: jax.Array | None):
         collections = {"params": params, **variables}
         if not train:
-            return module.apply(collections, images, train=False), variables
+            return module.apply(collections, inputs, train=False), variables
         return module.apply(
             collections,
-            images,
+            inputs,
             train=True,
             rngs=None if key is None else {"dropout": key},
             mutable=list(variables),
@@ -139,8 +143,9 @@ def check(
     params: tree.Tree,
     variables: tree.Tree,
     shape: Sequence[int],
+    dtype: Any = jnp.float32,
 ) -> None:
-    """Raises a `UserError` unless the weights fit the model and the images.
+    """Raises a `UserError` unless the weights fit the model and its inputs.
 
     Computes nothing: only shapes are compared.
 
@@ -148,10 +153,11 @@ def check(
       module: a model.
       params: nested dict of arrays, such as a checkpoint or an artifact holds.
       variables: the other collections.
-      shape: (height, width, channels) of an image.
+      shape: of one input, as for `init`.
+      dtype: of the input.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    wanted = jax.eval_shape(lambda k: init(module, k, shape), key)
+    wanted = jax.eval_shape(lambda k: init(module, k, shape, dtype), key)
     name = type(module).__name__
     size = "x".join(str(n) for n in shape)
     for want, have in zip(wanted, (params, variables), strict=True):
@@ -159,18 +165,18 @@ def check(
         for path, expected in want.items():
             if path not in have:
                 raise errors.UserError(
-                    f"{name} on images of {size}: weights lack {path!r}; "
+                    f"{name} on inputs of {size}: weights lack {path!r}; "
                     f"{errors.hint(path, have)}"
                 )
             if have[path] != expected:
                 raise errors.UserError(
-                    f"{name} on images of {size}: expected {path!r} "
+                    f"{name} on inputs of {size}: expected {path!r} "
                     f"of shape {expected}, got {have[path]}"
                 )
         for path in have:
             if path not in want:
                 raise errors.UserError(
-                    f"{name} on images of {size}: has no {path!r}; "
+                    f"{name} on inputs of {size}: has no {path!r}; "
                     f"{errors.hint(path, want)}"
                 )
 

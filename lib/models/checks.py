@@ -57,6 +57,16 @@ def widths(module: nn.Module, *, least: int, most: float = math.inf) -> None:
         _fail(module, "widths", f"a tuple of {number} whole numbers of at least 1")
 
 
+def rows_or_images(module: nn.Module, batch: jax.Array) -> None:
+    """Raises a `UserError` unless `batch` is rows [B, F] or images [B, H, W, C]."""
+    if batch.ndim not in (2, 4):
+        raise errors.UserError(
+            f"{type(module).__name__}: expected rows of numbers [batch, features] or "
+            f"images [batch, height, width, channels], got {batch.ndim} axes: "
+            f"{batch.shape}"
+        )
+
+
 def images(module: nn.Module, batch: jax.Array, *, least: int) -> None:
     """Raises a `UserError` unless `batch` is [B, H, W, C], H and W >= `least`."""
     name = type(module).__name__

@@ -5,6 +5,7 @@ stands for which of ours. Every weight of the model has to be there, of the righ
 and nothing may be left over: half a network is no network.
 """
 
+import functools
 import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,10 @@ class Match(NamedTuple):
 
 
 def load(
-    path: str | pathlib.Path, module: nn.Module, shape: Sequence[int]
+    path: str | pathlib.Path,
+    module: nn.Module,
+    shape: Sequence[int],
+    dtype: Any = np.float32,
 ) -> tuple[tree.Tree, tree.Tree]:
     """Returns `(params, variables)` of a model, from a file of another library.
 
@@ -45,7 +49,8 @@ def load(
       path: `.th`, `.pt` or `.pth` of PyTorch (read without it, tensors only), or an
         `.npz` with the same names.
       module: a model whose class is in `LAYOUTS`.
-      shape: (height, width, channels) of an image.
+      shape: of one input, as for `models.init`.
+      dtype: of the input.
 
     Raises:
       UserError: the file is missing, damaged or of another kind; there is no layout for
@@ -53,8 +58,8 @@ def load(
     """
     path = pathlib.Path(path).expanduser()
     found = read(path)
-    wanted = _wanted(module, shape)
-    fit = match(found, module, shape)
+    wanted = _wanted(module, shape, dtype)
+    fit = match(found, module, shape, dtype)
     if fit.ours or fit.theirs:
         raise errors.UserError(
             f"{path} does not fit {type(module).__name__}: {len(fit.names)} of "
@@ -76,7 +81,10 @@ def load(
 
 
 def match(
-    names: Sequence[str] | Mapping[str, Any], module: nn.Module, shape: Sequence[int]
+    names: Sequence[str] | Mapping[str, Any],
+    module: nn.Module,
+    shape: Sequence[int],
+    dtype: Any = np.float32,
 ) -> Match:
     """Returns which of a file's names stand for which weights of a model.
 
@@ -84,14 +92,15 @@ def match(
       names: of the file; a leading "module.", which PyTorch's DataParallel puts there,
         and counters of batches do not count.
       module: a model whose class is in `LAYOUTS`.
-      shape: (height, width, channels) of an image.
+      shape: of one input, as for `models.init`.
+      dtype: of the input.
 
     Raises:
       UserError: there is no layout for the model.
     """
     layout = errors.lookup(LAYOUTS, type(module).__name__, "layout of foreign weights")
     there = {n.removeprefix("module."): n for n in names if not n.endswith(_COUNTER)}
-    asked = {path: layout(path) for path in _wanted(module, shape)}
+    asked = {path: layout(path) for path in _wanted(module, shape, dtype)}
     return Match(
         {path: there[name] for path, name in asked.items() if name in there},
         [path for path, name in asked.items() if name not in there],
@@ -159,10 +168,11 @@ READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
 }
 
 
-def _wanted(module: nn.Module, shape: Sequence[int]) -> dict[str, Any]:
+def _wanted(module: nn.Module, shape: Sequence[int], dtype: Any) -> dict[str, Any]:
     """Returns shapes and dtypes of a model's weights, `{collection/path: ...}`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params, variables = jax.eval_shape(lambda k: models.init(module, k, shape), key)
+    fresh = functools.partial(models.init, module, shape=shape, dtype=dtype)
+    params, variables = jax.eval_shape(fresh, key)
     return tree.flatten({"params": params, **variables})
 
 

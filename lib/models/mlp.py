@@ -7,7 +7,7 @@ from lib.models import checks
 
 
 class MLP(nn.Module):
-    """Dense layers with relu on flattened images (LeCun et al. 1998, LeNet-300-100).
+    """Dense layers with relu on rows or flattened images (LeCun et al. 1998).
 
     Layers: `dense_0`, `dense_1`, ..., `logits`; with `norm` also `norm_0`, ...,
     `norm_logits`, batch norm (arXiv 1502.03167) before each relu and of the logits.
@@ -41,12 +41,12 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool
+        self, x: jax.Array, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns logits `[B, classes]` and features of images `[B, H, W, C]`."""
-        checks.images(self, images, least=1)
+        """Returns logits `[B, classes]` of `[B, F]`, or of images `[B, H, W, C]`."""
+        checks.rows_or_images(self, x)
         features = {}
-        x = images.reshape((images.shape[0], -1))
+        x = x.reshape((x.shape[0], -1))
         for i, width in enumerate(self.widths):
             name = f"dense_{i}"
             x = nn.Dense(width, use_bias=not self.norm, name=name)(x)

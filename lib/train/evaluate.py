@@ -25,7 +25,7 @@ def make(network: Network, prepare: Callable, batch_size: int) -> Evaluate:
     @jax.jit
     def sums(params, variables, ranges, raw):
         batch = prepare(None, raw)
-        outputs, _ = network(params, variables, ranges, batch["image"])
+        outputs, _ = network(params, variables, ranges, batch["input"])
         return metrics.classification(outputs, batch)
 
     def evaluate(params, variables, ranges, split):

@@ -73,7 +73,7 @@ def run_of(
         state, seen = lax.scan(advance, begin, member.rows)
         params = recipe.transform.decode(step.trained(state), state.codec)
         batch = recipe.prepare(None, held_out, 0)
-        outputs, _ = recipe.network(params, state.variables, {}, batch["image"])
+        outputs, _ = recipe.network(params, state.variables, {}, batch["input"])
         correct = metrics.classification(outputs, batch)["correct"]
         nonzero = sum(jnp.count_nonzero(w) for w in jax.tree.leaves(params))
         return Trained(

@@ -179,7 +179,7 @@ def gradients(
     batch = recipe.prepare(augment_key, raw, first)
     taught = None
     if recipe.teacher is not None:
-        taught, _ = recipe.teacher(*fixed.teacher, batch["image"])
+        taught, _ = recipe.teacher(*fixed.teacher, batch["input"])
 
     transform, sample_key = recipe.transform, jax.random.fold_in(update_key, 1)
     params, pull = jax.vjp(
@@ -189,7 +189,7 @@ def gradients(
 
     def loss_of(params, ranges):
         (outputs, variables), seen = _forward(
-            recipe, state, params, ranges, batch["image"], dropout_key
+            recipe, state, params, ranges, batch["input"], dropout_key
         )
         loss, terms = recipe.objective(outputs, batch, params, taught)
         hits = jnp.argmax(outputs[0], axis=-1) == batch["label"]

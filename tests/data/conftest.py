@@ -43,6 +43,11 @@ def numbered():
         images = np.broadcast_to(
             labels.astype(np.uint8)[:, None, None, None], (n, 2, 2, 1)
         )
-        return kind("numbered", examples.Arrays(images, labels), n, (2, 2, 1))
+        return kind(
+            "numbered",
+            examples.Arrays({"input": images, "label": labels}),
+            n,
+            (2, 2, 1),
+        )
 
     return make

@@ -33,7 +33,7 @@ def test_digits_are_all_there_and_stratified(digits):
     )
     share = np.bincount(labels) / len(labels)
     for part in parts:
-        got = np.bincount(part.source.labels)
+        got = np.bincount(part.source.fields["label"])
         np.testing.assert_allclose(got, share * len(part), atol=1.01)
 
 
@@ -41,7 +41,7 @@ def test_digits_are_the_same_in_every_run(digits, load, tmp_path):
     again = load("digits", data_dir=str(tmp_path))  # prepared anew
     for part in ("train", "validation", "test"):
         assert rows_of(getattr(again, part)) == rows_of(getattr(digits, part))
-    assert again.normalisation == digits.normalisation
+    assert again.inputs == digits.inputs
 
 
 def test_digits_on_disk_are_the_same_examples(digits, load):
@@ -54,14 +54,14 @@ def test_digits_on_disk_are_the_same_examples(digits, load):
     settings = {"batch_size": 32, "seed": 0, "threads": 2, "ahead": 4}
     feed = pipeline.feed(streamed.train, **settings)
     assert isinstance(feed, pipeline.Loader)
-    assert feed.next(2)["image"].shape == (2, 32, 8, 8, 1)
+    assert feed.next(2)["input"].shape == (2, 32, 8, 8, 1)
 
 
 PREPARE = """
 import sys
 from lib.data import sources
-builder = sources.find("digits", sys.argv[1])
-print(len(builder.as_data_source(split="train")))
+opened = sources.find("digits", sys.argv[1])
+print(len(opened.splits["train"]))
 """
 
 
@@ -127,7 +127,7 @@ def test_any_tfds_set_is_read_without_tensorflow(load, tmp_path):
     make_tiny(tmp_path, train=train, test=test)
     tiny = load("tiny", data_dir=str(tmp_path), **TINY)
     assert (tiny.shape, tiny.classes, len(tiny.validation)) == ((4, 5, 3), 3, 6)
-    assert np.bincount(tiny.validation.source.labels).tolist() == [2, 2, 2]
+    assert np.bincount(tiny.validation.source.fields["label"]).tolist() == [2, 2, 2]
     assert sorted(rows_of(tiny.train) + rows_of(tiny.validation)) == as_rows(train)
     assert sorted(rows_of(tiny.test)) == as_rows(test)
     assert "tensorflow" not in sys.modules
@@ -220,9 +220,5 @@ def test_mnist_through_the_front_door(load, tmp_path, pytestconfig):
     labels = gzip.decompress((files / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
     want = [(images[784 * i : 784 * (i + 1)], y) for i, y in enumerate(labels)]
     assert sorted(rows_of(mnist.test)) == sorted(want)
-    np.testing.assert_allclose(
-        np.array(mnist.normalisation.mean) / 255, 0.1307, atol=2e-3
-    )
-    np.testing.assert_allclose(
-        np.array(mnist.normalisation.std) / 255, 0.3081, atol=2e-3
-    )
+    np.testing.assert_allclose(np.array(mnist.inputs.mean) / 255, 0.1307, atol=2e-3)
+    np.testing.assert_allclose(np.array(mnist.inputs.std) / 255, 0.3081, atol=2e-3)

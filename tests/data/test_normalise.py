@@ -10,7 +10,9 @@ from lib.data import examples, normalise, splits
 
 def made(images, kind=splits.Train):
     labels = np.zeros(len(images), np.int32)
-    return kind("made", examples.Arrays(images, labels), 1, images.shape[1:])
+    return kind(
+        "made", examples.Arrays({"input": images, "label": labels}), 1, images.shape[1:]
+    )
 
 
 def test_measure_is_numpy_mean_and_std():
@@ -29,13 +31,16 @@ def test_constant_channel_has_deviation_one():
 def test_only_train_is_measured(digits):
     with pytest.raises(TypeError):
         normalise.measure(digits.test)
-    pixels = digits.train.source.images.astype(np.float64)
-    np.testing.assert_allclose(digits.normalisation.mean, [pixels.mean()])
-    np.testing.assert_allclose(digits.normalisation.std, [pixels.std()])
+    pixels = digits.train.source.fields["input"].astype(np.float64)
+    np.testing.assert_allclose(digits.inputs.mean, [pixels.mean()])
+    np.testing.assert_allclose(digits.inputs.std, [pixels.std()])
     everything = np.concatenate(
-        [p.source.images for p in (digits.train, digits.validation, digits.test)]
+        [
+            p.source.fields["input"]
+            for p in (digits.train, digits.validation, digits.test)
+        ]
     )
-    assert abs(everything.mean() - digits.normalisation.mean[0]) > 1e-3
+    assert abs(everything.mean() - digits.inputs.mean[0]) > 1e-3
 
 
 def test_apply_equals_numpy_bit_for_bit_and_standardises():

@@ -46,7 +46,7 @@ def test_each_example_once_an_epoch(make, size, batch, numbered):
 def test_on_device_is_its_definition(size, batch, calls):
     labels = np.arange(size, dtype=np.int32)
     images = np.zeros((size, 1, 1, 1), np.uint8)
-    source = examples.Arrays(images, labels)
+    source = examples.Arrays({"input": images, "label": labels})
     feed = on_device(splits.Train("n", source, size, (1, 1, 1)), batch, seed=5)
     epochs = [
         np.random.default_rng([5, e]).permutation(size)
@@ -84,7 +84,7 @@ import json, sys
 import numpy as np
 from lib.data import examples, pipeline, splits
 labels = np.arange(10, dtype=np.int32)
-source = examples.Arrays(np.zeros((10, 1, 1, 1), np.uint8), labels)
+source = examples.Arrays({"input": np.zeros((10, 1, 1, 1), np.uint8), "label": labels})
 train = splits.Train("n", source, 10, (1, 1, 1))
 feed = pipeline.Loader(train, batch_size=4, seed=7, threads=2, ahead=3)
 feed.restore(json.loads(sys.argv[1]))
@@ -152,12 +152,12 @@ def test_batch_of_a_step(make, numbered):
         batch = step(feed.resident, jax.tree.map(lambda x, i=i: x[i], rows))
         types = {k: (v.dtype.name, v.shape) for k, v in batch.items()}
         assert types == {
-            "image": ("float32", (4, 2, 2, 1)),
+            "input": ("float32", (4, 2, 2, 1)),
             "label": ("int32", (4,)),
             "weight": ("float32", (4,)),
         }
         want = (np.asarray(batch["label"]) - 4.5) / np.arange(10).std()
-        got = np.asarray(batch["image"])
+        got = np.asarray(batch["input"])
         np.testing.assert_allclose(
             got, np.tile(want[:, None, None, None], (2, 2, 1)), 1e-5
         )
@@ -188,10 +188,10 @@ def test_augmentation_comes_before_normalisation(numbered):
     normalisation = normalise.Normalisation((2.0,), (4.0,))
     move = augment.shift(pixels=2, fill="zero")
     prepare = pipeline.preparation(normalisation, move)
-    raw = {"image": np.full((64, 2, 2, 1), 10, np.uint8)}
-    images = np.asarray(prepare(jax.random.key(0), raw)["image"])
+    raw = {"input": np.full((64, 2, 2, 1), 10, np.uint8)}
+    images = np.asarray(prepare(jax.random.key(0), raw)["input"])
     assert set(np.unique(images)) == {-0.5, 2.0}  # (0 - 2) / 4 and (10 - 2) / 4
-    want = prepare(jax.random.key(0), {"image": raw["image"][32:]}, 32)["image"]
+    want = prepare(jax.random.key(0), {"input": raw["input"][32:]}, 32)["input"]
     np.testing.assert_array_equal(images[32:], want)
 
 
@@ -199,7 +199,7 @@ def test_augmentation_comes_before_normalisation(numbered):
 @pytest.mark.parametrize("size, batch", [(10, 4), (8, 4), (3, 5), (4, 1)])
 def test_eval_batches_count_each_example_once(kind, size, batch, numbered):
     batches = list(pipeline.eval_batches(numbered(size, kind), batch))
-    assert all(b["image"].shape == (batch, 2, 2, 1) for b in batches)
+    assert all(b["input"].shape == (batch, 2, 2, 1) for b in batches)
     label = np.concatenate([b["label"] for b in batches])
     weight = np.concatenate([b["weight"] for b in batches])
     assert weight.dtype == np.float32 and weight.sum() == size
@@ -221,7 +221,17 @@ def test_loader_reports_a_bad_image(numbered):
 
     rows = Rows({"image": np.zeros((2, 2, 1), np.uint8), "label": 0} for _ in range(6))
     rows[4]["image"] = np.zeros((2, 3, 1), np.uint8)
-    table = examples.Table("made", "train", rows, "image", "label", (2, 2, 1), 2)
+    table = examples.Table(
+        name="made",
+        split="train",
+        rows=rows,
+        decode=lambda row: row["image"],
+        label=lambda row: row["label"],
+        field="label",
+        shape=(2, 2, 1),
+        dtype=np.uint8,
+        classes=2,
+    )
     source = examples.Records(table, np.arange(6))
     feed = loader(splits.Train("made", source, 2, (2, 2, 1)), 2)
     with pytest.raises(

@@ -29,7 +29,7 @@ def job(config, steps):
     params, variables = models.init(module, jax.random.key(0), (8, 8, 1))
     rng = np.random.default_rng(0)
     data = {
-        "image": jnp.asarray(rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)),
+        "input": jnp.asarray(rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)),
         "label": jnp.asarray(rng.integers(0, 10, 64, dtype=np.int32)),
     }
     return contenders.Job(module, params, variables, data, config, steps, False)

@@ -17,7 +17,7 @@ SHAPE = (8, 8, 1)
 
 
 def parts_of(images, labels):
-    source = examples.Arrays(images, labels)
+    source = examples.Arrays({"input": images, "label": labels})
     kinds = (splits.Train, splits.Validation, splits.Test)
     return [kind("made", source, 3, SHAPE) for kind in kinds]
 
@@ -34,7 +34,7 @@ def test_accuracy_counts_every_test_image_once(tmp_path):
     data = made_data()
     path = tmp_path / "file"
     path.write_bytes(b"seven b")
-    pixels = data.test.source.images
+    pixels = data.test.source.fields["input"]
     seen = []
 
     def logits(images):
@@ -44,14 +44,14 @@ def test_accuracy_counts_every_test_image_once(tmp_path):
             whole = np.rint(image * 50 + 100).astype(np.uint8)
             (number,) = np.flatnonzero((pixels == whole).all((1, 2, 3)))
             seen.append(int(number))
-            label = (data.test.source.labels[number] + number % 2) % 3
+            label = (data.test.source.fields["label"][number] + number % 2) % 3
             rows.append(np.eye(3)[label])
         return np.asarray(rows)
 
     found = benchmark_ptq.measured(ptq_peers.Made(logits, path), data, 8)
     guess, right = found.pop("guess"), found.pop("right")
     assert found == {"accuracy": 11 / 21, "file_bytes": 7}
-    labels, numbers = data.test.source.labels, np.arange(21)
+    labels, numbers = data.test.source.fields["label"], np.arange(21)
     np.testing.assert_array_equal(guess, (labels + numbers % 2) % 3)
     np.testing.assert_array_equal(right, numbers % 2 == 0)
     assert sorted(set(seen)) == list(range(21))

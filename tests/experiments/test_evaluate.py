@@ -8,6 +8,7 @@ from configs import common
 from configs import evaluate as measuring
 from experiments import evaluate
 from lib import models, representations, tree
+from lib.data import inputs
 from lib.deploy import artifact
 from tests.train import jobs
 
@@ -16,7 +17,7 @@ ABOUT = {
     "classes": 10,
     "shape": [8, 8, 1],
     "data": common.base().data.to_dict(),
-    "normalisation": jobs.NORMALISATION.plain(),
+    "inputs": inputs.to_label(jobs.NORMALISATION),
     "rules": [],
 }
 

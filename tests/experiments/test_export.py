@@ -9,6 +9,7 @@ from configs import common
 from configs import export as config_file
 from experiments import export
 from lib import errors, files, models, representations, tree
+from lib.data import inputs
 from lib.deploy import artifact
 from tests.train import jobs
 
@@ -18,7 +19,7 @@ ABOUT = {
     "classes": 10,
     "shape": [8, 8, 1],
     "data": common.base().data.to_dict(),
-    "normalisation": jobs.NORMALISATION.plain(),
+    "inputs": inputs.to_label(jobs.NORMALISATION),
     "rules": [["dense_0", EIGHT]],
 }
 

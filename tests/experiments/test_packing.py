@@ -8,6 +8,7 @@ import pytest
 from experiments import packing
 from lib import errors, models, program
 from lib import transforms as T
+from lib.data import inputs
 from lib.deploy import artifact
 from tests.train import jobs
 
@@ -16,7 +17,7 @@ ABOUT = {
     "classes": 4,
     "shape": [6, 6, 1],
     "data": {"name": "toy"},
-    "normalisation": jobs.NORMALISATION.plain(),
+    "inputs": inputs.to_label(jobs.NORMALISATION),
     "rules": [[".", {"bits": 8, "symmetric": False}]],
 }
 
@@ -61,7 +62,7 @@ def test_what_is_loaded_is_what_was_trained(job, tmp_path):
     assert packing.network(one.about, jobs.cnn()).rules == (
         (".", {"bits": 8, "symmetric": False}),
     )
-    assert packing.normalisation(one.about) == jobs.NORMALISATION
+    assert packing.inputs(one.about) == jobs.NORMALISATION
 
 
 @pytest.mark.slow
@@ -91,5 +92,5 @@ def test_an_artifact_without_a_label(tmp_path):
         packing.load(path)
     assert str(e.value) == (
         f"artifact {path} is not of a run: its label lacks "
-        "model, shape, data, normalisation, rules"
+        "model, shape, data, inputs, rules"
     )

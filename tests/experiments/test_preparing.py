@@ -60,10 +60,10 @@ def scene(module=None):
         rng = np.random.default_rng(1)
         for i in range(count):
             images = rng.normal(size=(16, *jobs.SHAPE)).astype(np.float32)
-            yield {"image": jnp.asarray(images), "key": jax.random.key(i)}
+            yield {"input": jnp.asarray(images), "key": jax.random.key(i)}
 
     network = step.Network(models.make_apply(module))
-    return scoring.Scene(network, *weights, {}, None, batches, jobs.SHAPE)
+    return scoring.Scene(network, *weights, {}, None, batches, jobs.EXAMPLE)
 
 
 def rounded(params, variables):
@@ -76,7 +76,7 @@ def rounded(params, variables):
 
 def logits(at, params, variables):
     run = jax.jit(lambda *args: at.network(*args)[0][0])
-    return run(params, variables, {}, next(at.batches(1))["image"])
+    return run(params, variables, {}, next(at.batches(1))["input"])
 
 
 def prepared(asked, at):
@@ -123,7 +123,7 @@ def test_all_of_them_left_to_right(capsys):
     raw = np.abs(raw - before).mean()
     put = np.abs(logits(now, rounded(params, variables), variables) - before).mean()
     assert put < 0.5 * raw
-    images = [batch["image"] for batch in at.batches(2)]
+    images = [batch["input"] for batch in at.batches(2)]
     kernel = rounded(params, variables)["conv_0_0"]["kernel"]
     y = [
         jax.lax.conv_general_dilated(
@@ -167,7 +167,7 @@ def test_what_does_not_fit_the_model_is_an_error_before_compute():
         )
         start = preparing.Prepared(*shapes, shrinking.NONE)
         apply = models.make_apply(module)
-        return preparing.outline(asked, asked.only, apply, start, jobs.SHAPE)
+        return preparing.outline(asked, asked.only, apply, start, jobs.EXAMPLE)
 
     outlined(jobs.cnn(), *ALL)
     with pytest.raises(errors.UserError, match="keeps no running statistics"):

@@ -109,7 +109,7 @@ def test_calibrate_finds_the_extremes_of_the_first_batches():
     network = step.Network(apply, recipe.rules(made, made.only))
     ranges = recipe.calibrate(made, network, params, variables, DATA, 8)
     order = np.random.default_rng([0, 0]).permutation(jobs.EXAMPLES)[:24]
-    images = (DATA.train.source.images[order].astype(np.float32) - 80) / 50
+    images = (DATA.train.source.fields["input"][order].astype(np.float32) - 80) / 50
     (first, bounds), *_ = ranges.items()
     assert "dense_0" in first and len(ranges) == 2
     np.testing.assert_allclose(bounds["lhs"][0], images.min(), rtol=1e-6)
@@ -160,6 +160,6 @@ def test_build_normalises_with_what_it_is_given():
         None,
         normalise.Normalisation((10.0,), (2.0,)),
     )
-    raw = {"image": np.full((1, *jobs.SHAPE), 14, np.uint8), "label": np.zeros(1)}
-    assert np.unique(made.prepare(None, raw)["image"]).tolist() == [2.0]
+    raw = {"input": np.full((1, *jobs.SHAPE), 14, np.uint8), "label": np.zeros(1)}
+    assert np.unique(made.prepare(None, raw)["input"]).tolist() == [2.0]
     assert tree.flatten(made.transform.encode({"a": 1})[0]) == {"a": 1}

@@ -45,7 +45,9 @@ def images(count):
     """The first images that the stage's feed gives, normalised by hand."""
     order = np.random.default_rng([0, 0]).permutation(jobs.EXAMPLES)[:count]
     source = DATA.train.source
-    return (source.images[order].astype(np.float32) - 80) / 50, source.labels[order]
+    return (source.fields["input"][order].astype(np.float32) - 80) / 50, source.fields[
+        "label"
+    ][order]
 
 
 def network(module=None):
@@ -141,7 +143,7 @@ def test_the_outline_has_the_shapes_of_what_is_measured(technique, settings):
     net, start = network()
     found = measure(made, DATA, net, start)
     params, variables = jax.eval_shape(lambda: start[:2])
-    zeros = scoring.outline(made, made.only, net, params, variables, jobs.SHAPE)
+    zeros = scoring.outline(made, made.only, net, params, variables, jobs.EXAMPLE)
 
     def shapes(given):
         return {
@@ -163,7 +165,7 @@ def test_nothing_is_measured_for_what_asks_for_nothing():
     for technique, settings in (("prune", {}), ("factorize", {}), ("quantize", {})):
         made = config(technique, **settings)
         assert measure(made, DATA, None, (None,) * 3) == {}
-        assert scoring.outline(made, made.only, None, None, None, jobs.SHAPE) == {}
+        assert scoring.outline(made, made.only, None, None, None, jobs.EXAMPLE) == {}
 
 
 def test_a_gram_over_all_rows_is_that_of_each_output():

@@ -183,7 +183,7 @@ def test_every_score_chooses_units(score):
 
 def _loss(at, params, batch):
     logits = at.network.apply(
-        params, at.variables, batch["image"], train=False, key=None
+        params, at.variables, batch["input"], train=False, key=None
     )[0][0]
     return jnp.mean(logits**2)
 
@@ -196,7 +196,7 @@ def test_a_budget_of_operations_is_met(scope):
     settings.update(budget="macs", target=0.5, scope=scope)
     made = shrinking.units(at, settings, None)
     weights = {"params": at.params, "variables": at.variables}
-    images = next(at.batches(1))["image"]
+    images = next(at.batches(1))["input"]
     f = shrinking.logits(at.network)
     whole = sum(s.macs for s in program.sites(f)(weights, images))
     small = shrink.resize(f, made.plan)

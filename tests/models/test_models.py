@@ -69,9 +69,10 @@ def test_a_list_counts_as_a_tuple():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("mlp", (8, 8), "image shape: expected (height, width, channels)"),
-        ("mlp", (8, 0, 1), "image shape: expected (height, width, channels)"),
-        ("mlp", (8, 8, 1.0), "image shape: expected (height, width, channels)"),
+        ("mlp", (8, 8), "MLP: expected rows of numbers [batch, features] or images"),
+        ("mlp", (8, 0, 1), "shape of an input: expected numbers of at least 1"),
+        ("mlp", (8, 8, 1.0), "shape of an input: expected numbers of at least 1"),
+        ("cnn", (8,), "CNN: expected images of shape [batch, height, width, channels]"),
         ("lenet5", (28, 15, 1), "LeNet5: images of 28x15 are too small; expected at"),
         ("cnn", (3, 8, 1), "CNN: images of 3x8 are too small; expected at least 4x4"),
         ("transformer", (2, 2, 1), "Transformer: images of 2x2 are too small"),
@@ -135,7 +136,7 @@ def test_check_names_what_does_not_fit(random_weights):
             models.check(module, params, variables, shape)
 
     fails(
-        "LeNet5 on images of 16x16x3: expected 'conv1/kernel' "
+        "LeNet5 on inputs of 16x16x3: expected 'conv1/kernel' "
         "of shape (5, 5, 3, 2), got (5, 5, 1, 2)",
         shape=(16, 16, 3),
     )

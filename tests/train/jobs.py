@@ -14,6 +14,7 @@ from lib.train import checkpoint, evaluate, loop, optimizer, step
 
 CLASSES = 4
 SHAPE = (6, 6, 1)
+EXAMPLE = jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
 EXAMPLES = 72
 NORMALISATION = normalise.Normalisation((80.0,), (50.0,))
 SETTINGS = {
@@ -28,7 +29,9 @@ def split(kind=splits.Train, count=EXAMPLES, seed=0):
     labels = rng.integers(CLASSES, size=count).astype(np.int32)
     images = rng.integers(0, 120, (count, *SHAPE), np.uint8)
     images[np.arange(count), labels] += 100
-    return kind("toy", examples.Arrays(images, labels), CLASSES, SHAPE)
+    return kind(
+        "toy", examples.Arrays({"input": images, "label": labels}), CLASSES, SHAPE
+    )
 
 
 def mlp(**fields):

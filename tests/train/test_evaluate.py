@@ -15,12 +15,12 @@ COUNT = 41
 
 def expected(params, split):
     """Softmax regression in float64, every example once."""
-    x = (split.source.images.astype(np.float64) - 80) / 50
+    x = (split.source.fields["input"].astype(np.float64) - 80) / 50
     layer = jax.tree.map(np.float64, params["logits"])
     logits = x.reshape(len(x), -1) @ layer["kernel"] + layer["bias"]
     top = logits.max(axis=1, keepdims=True)
     log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    labels = split.source.labels
+    labels = split.source.fields["label"]
     return {
         "accuracy": np.mean(logits.argmax(axis=1) == labels),
         "loss": -np.mean(log_p[np.arange(len(labels)), labels]),
@@ -59,9 +59,11 @@ def test_activations_are_rounded_as_the_rules_say():
     split = jobs.split(splits.Test, COUNT, seed=5)
     measure = evaluate.make(step.Network(apply, rules), prepare, 16)
 
-    pixels = np.clip(np.round((split.source.images - 80.0) / 50), -1, 2) * 50 + 80
+    pixels = (
+        np.clip(np.round((split.source.fields["input"] - 80.0) / 50), -1, 2) * 50 + 80
+    )
     rounded = jobs.split(splits.Test, COUNT, seed=5)
-    rounded.source.images[:] = pixels.astype(np.uint8)
+    rounded.source.fields["input"][:] = pixels.astype(np.uint8)
     found, wanted = measure(params, variables, bounds, split), expected(params, rounded)
     assert found["accuracy"] == wanted["accuracy"]
     np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-5)

@@ -190,7 +190,7 @@ def contents(folder):
 def poisoned():
     """Returns data with one label of 99, and the step, from 1, that first draws it."""
     train = jobs.split()
-    train.source.labels[50] = 99
+    train.source.fields["label"][50] = 99
     order = np.concatenate(
         [np.random.default_rng([0, epoch]).permutation(72) for epoch in range(5)]
     )

@@ -28,7 +28,7 @@ def both():
 def ranges(module):
     params, variables = models.init(module, jax.random.key(0), jobs.SHAPE)
     apply = models.make_apply(module)
-    images = (jobs.split().source.images[:32].astype(np.float32) - 80) / 50
+    images = (jobs.split().source.fields["input"][:32].astype(np.float32) - 80) / 50
     batches = [(variables, jnp.asarray(images))]
     return program.calibrate(
         apply, params, batches, program.minmax(), train=False, key=None

@@ -22,7 +22,10 @@ def plain_batches(batch_size, seed=0):
     )
     for t in range(STEPS):
         index = stream[t * batch_size : (t + 1) * batch_size]
-        yield (source.images[index].astype(np.float32) - 80) / 50, source.labels[index]
+        yield (
+            (source.fields["input"][index].astype(np.float32) - 80) / 50,
+            source.fields["label"][index],
+        )
 
 
 def plain_loss(module, params, images, labels):
@@ -186,7 +189,7 @@ def noisy_job(seed):
         return (logits, {"noise": jax.random.uniform(key, ())}), variables
 
     def objective(outputs, batch, params, teacher):
-        terms = {"drop": outputs[1]["noise"], "pixel": batch["image"][0, 0, 0, 0]}
+        terms = {"drop": outputs[1]["noise"], "pixel": batch["input"][0, 0, 0, 0]}
         return jnp.sum(outputs[0]) + jnp.sum(params["kernel"] ** 2), terms
 
     job = jobs.make(seed=seed, optimize=optax.sgd(0.1))
@@ -195,7 +198,7 @@ def noisy_job(seed):
         objective=objective,
         prepare=lambda key, raw, first: {
             **raw,
-            "image": jnp.full((16, *jobs.SHAPE), jax.random.uniform(key, ())),
+            "input": jnp.full((16, *jobs.SHAPE), jax.random.uniform(key, ())),
         },
     )
     params = {"kernel": jnp.full((36, 4), 0.1)}

@@ -1,0 +1,97 @@
+"""Images as a kind of data."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lib import errors
+from lib.data import examples, normalise, parts, splits
+from lib.data.rows import Opened, has_field, split_of
+
+
+def load(
+    opened: Opened,
+    names: parts.Names,
+    *,
+    label: str,
+    resident_bytes: int,
+    image: str,
+    normalisation: str = "measured",
+) -> tuple[Any, ...]:
+    """Returns the fields of a `dataset.Dataset` after its name.
+
+    Args:
+      opened: the source.
+      names: which of its splits is what.
+      label: the set's field that holds the class; nearly always "label".
+      resident_bytes: a set whose pixels take no more than this is read into memory
+        (`examples.Arrays`); a larger one stays on disk (`examples.Records`).
+      image: the set's field that holds the image; nearly always "image".
+      normalisation: "measured" on the training split, or "imagenet", for weights that
+        were trained so; see `normalise.NORMALISATIONS`.
+
+    Raises:
+      UserError: an unknown split, field or normalisation; an empty split; images of
+        differing shapes; labels out of range.
+    """
+    name = opened.name
+    measure = errors.lookup(
+        normalise.NORMALISATIONS, normalisation, "normalisation of the pixels"
+    )
+    found = {n: _records(opened, n, image, label) for n in names[:3] if n}
+    shape, classes = found[names.train].table.shape, found[names.train].table.classes
+    for split, records in found.items():
+        if records.table.shape != shape:
+            raise errors.UserError(
+                f"data set {name!r} has images of differing shapes: {shape} in its "
+                f"{names.train} split, {records.table.shape} in its {split} split"
+            )
+    pixels = sum(map(len, found.values())) * math.prod(shape)
+    resident = pixels <= resident_bytes
+    fit, held_out, measured = parts.divide(
+        name, names, lambda n: found[n].read() if resident else found[n]
+    )
+    train = splits.Train(name, fit, classes, shape)
+    return (
+        train,
+        splits.Validation(name, held_out, classes, shape),
+        splits.Test(name, measured, classes, shape),
+        classes,
+        shape,
+        measure(train),
+        opened.classes[label],
+    )
+
+
+def _records(opened: Opened, split: str, image: str, label: str) -> examples.Records:
+    """Returns one whole split; reads one example.
+
+    Raises:
+      UserError: the split or a field does not exist, is empty or is of another kind.
+    """
+    rows = split_of(opened, split)
+    for field in (image, label):
+        has_field(opened, field)
+    if label not in opened.classes:
+        raise errors.UserError(
+            f"field {label!r} of data set {opened.name!r} is no class label; class "
+            f"labels: {', '.join(opened.classes) or 'none'}"
+        )
+    if opened.images is not None and image not in opened.images:
+        raise errors.UserError(
+            f"field {image!r} of data set {opened.name!r} is no image (uint8 "
+            f"[H, W, C]); images: {', '.join(opened.images) or 'none'}"
+        )
+    table = examples.Table(
+        name=opened.name,
+        split=split,
+        rows=rows,
+        decode=lambda row: row[image],
+        label=lambda row: int(row[label]),
+        field=label,
+        shape=rows[0][image].shape,  # all must be like the first
+        dtype=np.uint8,
+        classes=len(opened.classes[label]),
+    )
+    return examples.Records(table, np.arange(len(rows)))
