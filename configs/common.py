@@ -98,6 +98,7 @@ def base(experiment="compress", stages=()):
                 resident_bytes=2**28,  # larger sets stay on disk and are streamed
                 image="image",
                 label="label",
+                only=(),  # names of classes that are kept; () for all
                 normalisation="measured",  # or "imagenet", for weights trained so
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead

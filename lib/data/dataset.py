@@ -1,12 +1,12 @@
 """A data set as an experiment sees it: three splits, and what makes inputs of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from lib import errors
-from lib.data import images, inputs, parts, sources, splits
+from lib.data import chosen, images, inputs, parts, sources, splits
 
 
 class Dataset(NamedTuple):
@@ -63,6 +63,7 @@ def load(
     test_fraction: float = 0.2,
     label: str,
     resident_bytes: int,
+    only: Sequence[str] = (),
     **settings: Any,
 ) -> Dataset:
     """Returns a data set, split and prepared.
@@ -80,6 +81,7 @@ def load(
       test_fraction: in (0, 1), of the train split.
       label: the field that holds the class; nearly always "label".
       resident_bytes: examples that take no more than this are read into memory.
+      only: names of the classes that are kept, in their new order; () for all.
       **settings: of the kinds; each takes its own (`SETTINGS`).
 
     Raises:
@@ -90,4 +92,7 @@ def load(
     names = parts.Names(train, validation, test, validation_fraction, test_fraction)
     own = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
     common = dict(label=label, resident_bytes=resident_bytes)
-    return Dataset(name, *make(sources.find(name, data_dir), names, **common, **own))
+    opened = sources.find(name, data_dir)
+    if only:
+        opened = chosen.only(opened, label, only)
+    return Dataset(name, *make(opened, names, **common, **own))
