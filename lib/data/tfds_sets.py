@@ -58,7 +58,10 @@ class Split:
             # The last line of tfds.data_source; what comes before it, finding the
             # builder, `find` has done, without its download.
             with _quiet():
-                self._opened = self._builder.as_data_source(split=self._split)
+                opened = self._builder.as_data_source(split=self._split)
+                if len(opened):
+                    opened[0]  # the first image makes TFDS recommend a decoder
+            self._opened = opened
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
