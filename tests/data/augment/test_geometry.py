@@ -8,20 +8,45 @@ from scipy import ndimage
 
 from lib import errors
 from lib.data import augment
+from lib.data.augment import geometry
 
 KEY = jax.random.key(0)
-IMAGES = np.random.default_rng(0).uniform(1, 16, (32, 7, 6, 2)).astype(np.float32)
+IMAGES = np.random.default_rng(0).uniform(1, 16, (32, 7, 6, 3)).astype(np.float32)
 SETTINGS = {
     "shift": {"pixels": 2, "fill": "zero"},
     "flip": {"probability": 0.5},
     "rotate": {"degrees": 30.0, "fill": "zero"},
     "scale": {"fraction": 0.2, "fill": "edge"},
+    "crop": {"area": 0.3, "aspect": 1.3},
+    "colour": {
+        **{"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2},
+        "white": 255.0,
+    },
+    "cutout": {"pixels": 3, "fill": "mean"},
+    "erase": {
+        **{"probability": 0.5, "smallest": 0.02, "largest": 0.4, "aspect": 3.3},
+        **{"fill": "noise", "white": 16.0},
+    },
+    "randaugment": {
+        **{"count": 1, "magnitude": 9.0, "fill": "zero", "white": 16.0},
+        "operations": ("shear_x", "equalize", "posterize"),
+    },
+    "mixup": {"alpha": 0.8, "probability": 1.0},
+    "cutmix": {"alpha": 1.0, "probability": 0.5},
 }
 NOTHING = {
     "shift": {"pixels": 0, "fill": "zero"},
     "flip": {"probability": 0.0},
     "rotate": {"degrees": 0.0, "fill": "zero"},
     "scale": {"fraction": 0.0, "fill": "edge"},
+    "crop": {"area": 1.0, "aspect": 1.0},
+    "colour": {
+        **{"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+        "white": 255.0,
+    },
+    "cutout": {"pixels": 0, "fill": "zero"},
+    "erase": {**SETTINGS["erase"], "probability": 0.0},
+    "randaugment": {**SETTINGS["randaugment"], "magnitude": 0.0},
 }
 turn = jax.jit(augment.turn, static_argnames="mode")
 magnify = jax.jit(augment.magnify, static_argnames="mode")
@@ -61,7 +86,9 @@ def naive_warp(image, matrix, mode):
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_no_strength_is_the_identity_bit_for_bit(name):
-    np.testing.assert_array_equal(run(augment.build([name], NOTHING)), IMAGES)
+    np.testing.assert_array_equal(
+        run(augment.build([name], NOTHING, 10).images), IMAGES
+    )
 
 
 def test_chain_of_none_is_the_identity():
@@ -151,7 +178,9 @@ def test_angles_and_factors_are_uniform_over_their_range():
 
 @pytest.mark.slow
 def test_depends_on_key_and_position_alone():
-    distort = jax.jit(augment.on_batch(augment.build(tuple(SETTINGS), SETTINGS)))
+    distort = jax.jit(
+        augment.on_batch(augment.build(tuple(SETTINGS), SETTINGS, 10).images)
+    )
     whole = distort(KEY, IMAGES, 0)
     assert whole.dtype == np.float32 and whole.shape == IMAGES.shape
     np.testing.assert_array_equal(distort(KEY, IMAGES, 0), whole)
@@ -165,7 +194,9 @@ def test_depends_on_key_and_position_alone():
 
 @pytest.mark.slow
 def test_chain_is_one_after_another():
-    first, second = (augment.build([n], SETTINGS) for n in ("shift", "rotate"))
+    first, second = (
+        augment.build([n], SETTINGS, 10).images for n in ("shift", "rotate")
+    )
 
     @jax.jit
     def by_hand(key, image):
@@ -202,9 +233,57 @@ def test_strengths_may_be_traced():
         ("flip", {"probability": 1.5}, "flip.probability"),
         ("rotate", {"degrees": -3, "fill": "zero"}, "rotate.degrees"),
         ("scale", {"fraction": 1.5, "fill": "zero"}, "scale.fraction"),
+        ("crop", {"area": 0, "aspect": 1.0}, r"crop.area must lie in \(0, 1\]"),
+        ("crop", {"area": 0.5, "aspect": 0.9}, "crop.aspect"),
         ("rotation", {}, "unknown augmentation 'rotation'; did you mean 'rotate'"),
     ],
 )
 def test_bad_settings(name, settings, message):
     with pytest.raises(errors.UserError, match=message):
-        augment.build([name], {name: settings})
+        augment.build([name], {name: settings}, 10)
+
+
+def naive_part(image, top, left, height, width):
+    """Samples pixel centres of the part bilinearly, one at a time; edges repeat."""
+    rows, columns, _ = image.shape
+    out = np.empty_like(image)
+    for y in range(rows):
+        for x in range(columns):
+            at_y = np.clip(top + (y + 0.5) * height / rows - 0.5, 0, rows - 1)
+            at_x = np.clip(left + (x + 0.5) * width / columns - 0.5, 0, columns - 1)
+            y0, x0 = min(int(at_y), rows - 2), min(int(at_x), columns - 2)
+            fy, fx = at_y - y0, at_x - x0
+            square = image[y0 : y0 + 2, x0 : x0 + 2]
+            upper, lower = (1 - fx) * square[:, 0] + fx * square[:, 1]
+            out[y, x] = (1 - fy) * upper + fy * lower
+    return out
+
+
+@pytest.mark.parametrize(
+    "starts, sides",
+    [((0.0, 0.0), (1.0, 1.0)), ((0.1, 0.5), (0.6, 0.25)), ((0.5, 0.0), (0.5, 0.9))],
+)
+def test_a_part_is_sampled_at_its_pixels(starts, sides):
+    image = IMAGES[0]
+    got = geometry.part(image, jnp.array(starts), jnp.array(sides))
+    top, height = starts[0] * 7, sides[0] * 7
+    left, width = starts[1] * 6, sides[1] * 6
+    want = naive_part(image, top, left, height, width)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_crops_are_drawn_as_documented():
+    """Read off a picture whose pixels are their own coordinates."""
+    y, x = np.mgrid[:64, :64].astype(np.float32) / 64
+    images = np.tile(np.stack([y, x], -1), (500, 1, 1, 1))
+    got = run(augment.crop(area=0.2, aspect=1.5), images)
+    inner = got[:, 20:44, 20:44]  # far from the edges, which repeat
+    height = (inner[:, -1, 0, 0] - inner[:, 0, 0, 0]) / 23 * 64
+    width = (inner[:, 0, -1, 1] - inner[:, 0, 0, 1]) / 23 * 64
+    assert max(height.max(), width.max()) < 1.001
+    whole = (height < 0.999) & (width < 0.999)  # not cut to a side of the image
+    share, ratio = (height * width)[whole], (width / height)[whole]
+    assert 0.199 < share.min() < 0.22 and share.max() < 1
+    assert 0.66 < ratio.min() < 0.69 and 1.45 < ratio.max() < 1.501
+    middle = np.stack([inner[..., i].mean((1, 2)) for i in (0, 1)])
+    assert middle.min() < 0.35 and middle.max() > 0.62
