@@ -29,7 +29,8 @@ def stage(**changes):
             # "correct_bias", "reestimate"
             transforms=(),  # names of techniques on weights, chained left to right
             program=(),  # names of techniques on activations
-            augment=(),  # names of augmentations, applied left to right
+            augment=(),  # names of augmentations, applied left to right; "mixup" and
+            # "cutmix" after the others
             steps=1000,
             batch_size=32,
             optimizer="adamw",
@@ -406,6 +407,36 @@ def base(experiment="compress", stages=()):
             flip=dict(probability=0.5),
             rotate=dict(degrees=10.0, fill="zero"),
             scale=dict(fraction=0.1, fill="zero"),
+            crop=dict(
+                area=0.08,  # least share of the area, of 1 at the most
+                aspect=4 / 3,  # largest change of width : height, and of its inverse
+            ),
+            colour=dict(
+                brightness=0.4,  # a factor of up to 1 ± this
+                contrast=0.4,  # likewise
+                saturation=0.4,  # likewise
+                hue=0.1,  # turns of the colour circle, 0.5 at the most
+                white=255.0,  # the brightest pixel; 16 for the digits
+            ),
+            cutout=dict(pixels=8, fill="mean"),  # side of the square; or "zero"
+            erase=dict(
+                probability=0.5,
+                smallest=0.02,  # share of the area
+                largest=0.4,
+                aspect=10 / 3,  # largest height : width, and its inverse
+                fill="noise",  # or "zero", "mean"
+                white=255.0,
+            ),
+            randaugment=dict(
+                count=2,  # operations, N of the paper
+                magnitude=9.0,  # M of the paper, of 10
+                operations=(),  # that are drawn; () for all
+                fill="zero",  # or "edge"
+                white=255.0,
+            ),
+            # Of pairs in the prepared batch.
+            mixup=dict(alpha=0.2, probability=1.0),
+            cutmix=dict(alpha=1.0, probability=0.5),
             # Files for other runtimes, written when all stages are finished.
             export=export(
                 targets=(),

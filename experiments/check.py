@@ -140,7 +140,9 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         params, variables = shapes[name] = start.params, start.variables
         network = step.Network(shrinking.resized(apply, start.plan))
         given = scoring.outline(config, stage, network, params, variables, data.example)
-        made, chain = recipe.build(config, stage, network, teacher, data.inputs, given)
+        made, chain = recipe.build(
+            config, stage, network, teacher, data.inputs, data.classes, given
+        )
         taken = transforms.plan(chain.transform, params)
         points = config.fake_quantize.points if rules else "inputs"
         rows = program.coverage(network.apply, rules, points=points)(

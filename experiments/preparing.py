@@ -201,7 +201,9 @@ def check(config: Any, stage: Any) -> None:
             )
         tree.compile_pattern(settings.get("pattern", "."))
         if settings.get("augment"):
-            augment.build(settings["augment"], config)
+            # To see that it can be built; the classes are not known yet.
+            kind = config.data.kind
+            augment.build(settings["augment"], config, kind=kind, classes=1)
 
 
 def outline(

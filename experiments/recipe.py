@@ -242,9 +242,20 @@ def build(
     network: step.Network,
     teacher: step.Network | None,
     prepares: inputs.Inputs,
+    classes: int,
     given: scoring.Given | None = None,
 ) -> tuple[step.Recipe, Chain]:
-    """Returns what a stage trains, and how; `given` as for `build_chain`."""
+    """Returns what a stage trains, and how.
+
+    Args:
+      config: of the run.
+      stage: its part for the stage.
+      network: the model that learns.
+      teacher: the network that teaches, or None.
+      prepares: makes inputs of stored examples.
+      classes: labels lie in [0, classes).
+      given: as for `build_chain`.
+    """
     chain = build_chain(config, stage, given)
     rate = optimizer.learning_rate(
         peak=stage.learning_rate,
@@ -254,7 +265,9 @@ def build(
         drops=stage.drops,
         factor=stage.drop_factor,
     )
-    augmentation = augment.build(stage.augment, config) if stage.augment else None
+    distortions = augment.build(
+        stage.augment, config, kind=prepares.KIND, classes=classes
+    )
     recipe = step.Recipe(
         network=network,
         transform=chain.transform,
@@ -267,7 +280,7 @@ def build(
             clip=stage.clip,
         ),
         objective=objectives.build(stage.objective, config),
-        prepare=pipeline.preparation(prepares, augmentation),
+        prepare=pipeline.preparation(prepares, *distortions),
         teacher=teacher,
         ema=stage.ema,
         rounding=rounding(config, stage),

@@ -309,8 +309,10 @@ def batches(
         threads=config.data.threads,
         ahead=config.data.ahead,
     )
-    augmentation = augment.build(names, config) if names else None
-    prepare = pipeline.preparation(data.inputs, augmentation)
+    distortions = augment.build(
+        names, config, kind=data.inputs.KIND, classes=data.classes
+    )
+    prepare = pipeline.preparation(data.inputs, *distortions)
     prepare = jax.jit(prepare) if names else prepare
     key = jax.random.key(config.seed)
     for i in range(count):

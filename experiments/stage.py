@@ -133,7 +133,9 @@ def _start(
             config, network, params, variables, data, settings.batch_size
         )
     given = scoring.measure(config, settings, scene(now, ranges))
-    made, chain = recipe.build(config, settings, network, teacher, data.inputs, given)
+    made, chain = recipe.build(
+        config, settings, network, teacher, data.inputs, data.classes, given
+    )
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)

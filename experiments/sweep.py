@@ -200,7 +200,7 @@ def _program(config: Any, data: dataset.Dataset) -> tuple[Callable, Callable]:
     def recipe_of(settings):
         now = changed(config, settings)
         stage = now[config.sweep.stage]
-        return recipe.build(now, stage, network, None, data.inputs)[0]
+        return recipe.build(now, stage, network, None, data.inputs, data.classes)[0]
 
     def init(key):
         return models.init(module, key, data.shape, data.inputs.DTYPE)

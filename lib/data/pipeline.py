@@ -205,15 +205,18 @@ def feed(
 def preparation(
     inputs: Inputs,
     augmentation: augment.Augmentation | None,
+    mixing: augment.Mixing | None = None,
 ) -> Callable[[jax.Array | None, Batch, jax.Array | int], Batch]:
     """Returns `(key, raw batch, first) -> batch`, pure, to be called inside jit.
 
     Args:
-      inputs: makes inputs of stored examples, last of all.
-      augmentation: of one image of raw pixels, or None, as in every evaluation.
+      inputs: makes inputs of stored examples.
+      augmentation: of one image of raw pixels, or None, as in every evaluation; before
+        `inputs`.
+      mixing: of the prepared batch, or None, as in every evaluation; after `inputs`.
 
     The function's `first` is the position in the whole batch of this part's first
-    example (see `augment.on_batch`); without an augmentation, `key` may be None.
+    example (see `augment.on_batch`); without both of these, `key` may be None.
     """
 
     def prepare(key: jax.Array | None, raw: Batch, first: jax.Array | int = 0) -> Batch:
@@ -221,7 +224,11 @@ def preparation(
         if augmentation is not None:
             stored = stored.astype(jnp.float32)
             stored = augment.on_batch(augmentation)(key, stored, first)
-        return {**raw, "input": inputs(stored)}
+        batch = {**raw, "input": inputs(stored)}
+        if mixing is not None:
+            # Of no example: `augment.on_batch` gives those the keys of their positions.
+            batch = mixing(jax.random.fold_in(key, 2**32 - 1), batch, first)
+        return batch
 
     return prepare
 

@@ -96,6 +96,12 @@ def test_the_settings_of_an_augmentation_are_its_arguments(name):
     assert set(common.base()[name]) == options(augment.AUGMENTATIONS[name])
 
 
+@pytest.mark.parametrize("name", augment.MIXINGS)
+def test_the_settings_of_a_mixing_are_its_arguments(name):
+    wanted = options(augment.MIXINGS[name], without={"classes"})
+    assert set(common.base()[name]) == wanted
+
+
 @pytest.mark.parametrize("name", program.CALIBRATIONS)
 def test_the_settings_of_a_calibration_are_its_arguments(name):
     settings = common.base().fake_quantize

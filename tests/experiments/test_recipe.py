@@ -159,6 +159,7 @@ def test_build_normalises_with_what_it_is_given():
         step.Network(models.make_apply(jobs.mlp())),
         None,
         normalise.Normalisation((10.0,), (2.0,)),
+        10,
     )
     raw = {"input": np.full((1, *jobs.SHAPE), 14, np.uint8), "label": np.zeros(1)}
     assert np.unique(made.prepare(None, raw)["input"]).tolist() == [2.0]

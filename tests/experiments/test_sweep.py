@@ -54,7 +54,7 @@ def test_a_member_is_the_run_that_one_would_write(tmp_path):
         now = sweep.changed(config, settings)
         module = recipe.build_model(now.swept.model, 10)
         network = step.Network(models.make_apply(module))
-        made, _ = recipe.build(now, now.swept, network, None, data.inputs)
+        made, _ = recipe.build(now, now.swept, network, None, data.inputs, data.classes)
         params, variables = models.init(module, jax.random.key(seed), data.shape)
         state = step.init(made, params, variables, {})
         fixed = step.Fixed(np.int32(seed), job.resident, None)

@@ -141,3 +141,36 @@ def test_squared_hinge_literal():
     batch = {"label": jnp.int32([0, 1]), "weight": jnp.ones(2)}
     got = task.squared_hinge()((logits, {}), batch, {}, None)
     assert float(got) == (0 + 1 + 2.25) / 2
+
+
+TERMS = [
+    lambda: task.cross_entropy(label_smoothing=0.0),
+    lambda: task.cross_entropy(label_smoothing=0.3),
+    task.squared_hinge,
+]
+
+
+@pytest.mark.parametrize("make", TERMS, ids=["plain", "smoothed", "hinge"])
+def test_a_mixed_label_is_as_much_of_each(make):
+    """`loss(target) == sum_k target_k loss(label k)`; and without one, the label."""
+    rng = np.random.default_rng(4)
+    logits = jnp.asarray(rng.normal(size=(6, 4)).astype(np.float32))
+    weight = jnp.asarray(rng.uniform(size=6).astype(np.float32))
+    target = rng.dirichlet(np.ones(4), 6).astype(np.float32)
+    term = make()
+
+    def loss(**given):
+        return float(term((logits, {}), {**given, "weight": weight}, {}, None))
+
+    def of_one(i, k):
+        alone = {"label": jnp.int32([k]), "weight": jnp.ones(1)}
+        return term((logits[i : i + 1], {}), alone, {}, None)
+
+    total = sum(
+        weight[i] * target[i, k] * of_one(i, k) for i in range(6) for k in range(4)
+    )
+    got = loss(label=jnp.zeros(6, int), target=jnp.asarray(target))
+    np.testing.assert_allclose(got, total / weight.sum(), rtol=1e-5)
+    label = rng.integers(0, 4, 6)
+    hard = loss(label=jnp.asarray(label), target=jnp.eye(4)[label])
+    np.testing.assert_allclose(hard, loss(label=jnp.asarray(label)), rtol=1e-6)

@@ -62,7 +62,11 @@ class Augmentations(NamedTuple):
 
 
 def build(
-    names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], classes: int
+    names: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    kind: str,
+    classes: int,
 ) -> Augmentations:
     """Returns the named augmentations, each with `settings[name]`.
 
@@ -72,14 +76,19 @@ def build(
     Args:
       names: keys of `AUGMENTATIONS` and `MIXINGS`.
       settings: name -> its factory's options.
+      kind: of the data; there are augmentations of images only.
       classes: of the data set; labels lie in [0, classes).
 
     Raises:
-      UserError: an unknown name, or a setting out of its range.
+      UserError: an unknown name, data of another kind, or a setting out of its range.
     """
     images, mixings = [], []
     for name in names:
         factory = errors.lookup({**AUGMENTATIONS, **MIXINGS}, name, "augmentation")
+        if kind != "image":
+            raise errors.UserError(
+                f"augmentation {name!r} is for data of kind 'image', not {kind!r}"
+            )
         if name in MIXINGS:
             mixings.append(factory(**settings[name], classes=classes))
         else:

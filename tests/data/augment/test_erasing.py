@@ -93,4 +93,4 @@ def test_bad_settings(name, settings, message):
         fine = {"probability": 0.5, "smallest": 0.1, "largest": 0.4, "aspect": 2.0}
         settings = {**fine, "fill": "zero", "white": 255.0, **settings}
     with pytest.raises(errors.UserError, match=message):
-        augment.build([name], {name: settings}, 2)
+        augment.build([name], {name: settings}, kind="image", classes=2)

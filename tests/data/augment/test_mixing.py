@@ -18,6 +18,7 @@ from lib.data import augment
 
 KEY = jax.random.key(3)
 CLASSES, COUNT, SIDE = 4, 64, 16
+DATA = {"kind": "image", "classes": CLASSES}
 RNG = np.random.default_rng(0)
 EYE = np.eye(CLASSES)
 
@@ -216,7 +217,7 @@ def test_a_label_without_a_class_is_not_silent():
 def test_bad_settings(changes, message):
     given = {"mixup": {"alpha": 1.0, "probability": 1.0, **changes}}
     with pytest.raises(errors.UserError, match=message):
-        augment.build(("mixup",), given, 2)
+        augment.build(("mixup",), given, **DATA)
 
 
 def test_the_two_kinds_are_told_apart():
@@ -224,8 +225,16 @@ def test_the_two_kinds_are_told_apart():
         "mixup": {"alpha": 1.0, "probability": 1.0},
         "flip": {"probability": 1.0},
     }
-    both = augment.build(("mixup", "flip"), given, CLASSES)
+    both = augment.build(("mixup", "flip"), given, **DATA)
     assert both.images is not None and both.mixing is not None
-    assert augment.build(("flip",), given, CLASSES).mixing is None
-    assert augment.build(("mixup",), given, CLASSES).images is None
-    assert augment.build((), given, CLASSES) == (None, None)
+    assert augment.build(("flip",), given, **DATA).mixing is None
+    assert augment.build(("mixup",), given, **DATA).images is None
+    assert augment.build((), given, **DATA) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["text", "table"])
+def test_other_kinds_of_data_have_none(kind):
+    assert augment.build((), {}, kind=kind, classes=2) == (None, None)
+    for name in (*augment.AUGMENTATIONS, *augment.MIXINGS):
+        with pytest.raises(errors.UserError, match=f"{name}.* not '{kind}'"):
+            augment.build((name,), {}, kind=kind, classes=2)
