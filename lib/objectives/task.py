@@ -71,8 +71,9 @@ def squared_hinge() -> Term:
 
     def term(outputs: Any, batch: Any, params: Any, teacher: Any) -> jax.Array:
         logits, _ = outputs
-        target = batch.get("target")
-        if target is None:
+        if "target" in batch:
+            target = batch["target"]
+        else:
             target = jax.nn.one_hot(batch["label"], logits.shape[-1])
         as_one = jnp.square(jax.nn.relu(1 - logits))
         as_other = jnp.square(jax.nn.relu(1 + logits))

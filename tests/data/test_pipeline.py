@@ -195,6 +195,30 @@ def test_augmentation_comes_before_normalisation(numbered):
     np.testing.assert_array_equal(images[32:], want)
 
 
+def test_mixing_comes_after_the_inputs_and_is_the_same_on_many_devices():
+    normalisation = normalise.Normalisation((2.0,), (4.0,))
+    mixing = augment.mixup(alpha=1.0, probability=1.0, classes=2)
+    prepare = pipeline.preparation(normalisation, None, mixing)
+    raw = {
+        "input": np.tile(np.uint8([2, 6]), 8).reshape(16, 1, 1, 1),  # inputs 0 and 1
+        "label": np.tile(np.int32([0, 1]), 8),
+        "weight": np.ones(16, np.float32),
+    }
+    key = jax.random.key(0)
+    whole = jax.jit(prepare)(key, raw, 0)
+    np.testing.assert_allclose(
+        whole["input"][:, 0, 0, 0], whole["target"][:, 1], atol=1e-6
+    )
+    assert len(np.unique(whole["target"])) > 16
+    parts = {k: v.reshape(8, 2, *v.shape[1:]) for k, v in raw.items()}
+    part = jax.pmap(
+        lambda raw: prepare(key, raw, 2 * jax.lax.axis_index("data")), axis_name="data"
+    )
+    for name, value in part(parts).items():
+        joined = np.asarray(value).reshape(whole[name].shape)
+        np.testing.assert_allclose(joined, whole[name], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [splits.Train, splits.Validation, splits.Test])
 @pytest.mark.parametrize("size, batch", [(10, 4), (8, 4), (3, 5), (4, 1)])
 def test_eval_batches_count_each_example_once(kind, size, batch, numbered):

@@ -73,6 +73,7 @@ def make(
     terms=("cross_entropy",),
     optimize: optax.GradientTransformation | None = None,
     augmentation=None,
+    mixing=None,
     ema=0.0,
     seed=0,
     batch_size=16,
@@ -90,7 +91,7 @@ def make(
         transform=transform or T.identity(),
         optimizer=optimize or adam(),
         objective=objectives.build(terms, SETTINGS),
-        prepare=pipeline.preparation(NORMALISATION, augmentation),
+        prepare=pipeline.preparation(NORMALISATION, augmentation, mixing),
         ema=ema,
     )
     kind = pipeline.Loader if streamed else pipeline.OnDevice

@@ -181,6 +181,19 @@ def test_without_ema_the_code_is_the_result():
     assert state.ema is None and step.trained(state) is state.code
 
 
+def test_losses_see_targets_and_accuracy_labels():
+    classes = jobs.mlp().classes
+
+    def to_second(key, batch, first):
+        target = jnp.tile(jax.nn.one_hot(jnp.int32([1]), classes), (16, 1))
+        return {**batch, "target": target}
+
+    ((_, plain),) = jobs.make().steps(1)
+    ((_, mixed),) = jobs.make(mixing=to_second).steps(1)
+    assert mixed["accuracy"] == plain["accuracy"]
+    assert abs(mixed["loss"] - plain["loss"]) > 1e-3
+
+
 def noisy_job(seed):
     """A job whose terms show the dropout's and the augmentation's random numbers."""
 
