@@ -101,6 +101,9 @@ def base(experiment="compress", stages=()):
                 label="label",
                 only=(),  # names of classes that are kept; () for all
                 normalisation="measured",  # or "imagenet", for weights trained so
+                image_shape=(),  # (H, W, C) to resize to, C from 1 to 3 or back
+                resize_by="stretch",  # or "crop", "pad": of other proportions
+                resample="bilinear",  # or "bicubic"
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead
             ),

@@ -28,11 +28,11 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     packed = {path: packing.load(path) for path in config.paths}
     # First of all, so that nothing is measured for a folder that cannot be written.
     files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
-    load = functools.cache(lambda key: recipe.load_data(dict(key)))
+    load = functools.cache(lambda key: recipe.load_data(json.loads(key)))
     network = functools.cache(lambda key: _network(json.loads(key), config))
     found = {}
     for path, one in packed.items():
-        data = load(tuple(sorted(one.about["data"].items())))
+        data = load(json.dumps(one.about["data"], sort_keys=True))
         found[path] = measured(pathlib.Path(path), one, data, network, config)
         progress.say(
             f"{path}: test accuracy {found[path]['accuracy']:.4f}, "

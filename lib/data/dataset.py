@@ -48,7 +48,9 @@ class Dataset(NamedTuple):
 # after its name.
 KINDS: dict[str, Callable[..., Any]] = {"image": images.load}
 # Kind -> the settings that it alone takes.
-SETTINGS: dict[str, tuple[str, ...]] = {"image": ("image", "normalisation")}
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "image": ("image", "normalisation", "image_shape", "resize_by", "resample")
+}
 
 
 def load(

@@ -1,12 +1,14 @@
 """Images as a kind of data."""
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lib import errors
-from lib.data import examples, normalise, parts, splits
+from lib.data import examples, normalise, parts, resize, splits
 from lib.data.rows import Opened, has_field, split_of
 
 
@@ -18,6 +20,9 @@ def load(
     resident_bytes: int,
     image: str,
     normalisation: str = "measured",
+    image_shape: Sequence[int] = (),
+    resize_by: str = "stretch",
+    resample: str = "bilinear",
 ) -> tuple[Any, ...]:
     """Returns the fields of a `dataset.Dataset` after its name.
 
@@ -30,16 +35,26 @@ def load(
       image: the set's field that holds the image; nearly always "image".
       normalisation: "measured" on the training split, or "imagenet", for weights that
         were trained so; see `normalise.NORMALISATIONS`.
+      image_shape: (H, W, C) that every image is brought to, as it is read; () for a set
+        whose images have one shape already.
+      resize_by: what becomes of other proportions; a key of `resize.WAYS`.
+      resample: how pixels are made of others; a key of `resize.FILTERS`.
 
     Raises:
-      UserError: an unknown split, field or normalisation; an empty split; images of
-        differing shapes; labels out of range.
+      UserError: an unknown split, field, normalisation or way to resize; an empty
+        split; images of differing shapes; labels out of range.
     """
+    resize.check(tuple(image_shape), resize_by, resample)
+    to_shape = _keep
+    if image_shape:
+        to_shape = functools.partial(
+            resize.to_shape, shape=tuple(image_shape), how=resize_by, by=resample
+        )
     name = opened.name
     measure = errors.lookup(
         normalise.NORMALISATIONS, normalisation, "normalisation of the pixels"
     )
-    found = {n: _records(opened, n, image, label) for n in names[:3] if n}
+    found = {n: _records(opened, n, image, label, to_shape) for n in names[:3] if n}
     shape, classes = found[names.train].table.shape, found[names.train].table.classes
     for split, records in found.items():
         if records.table.shape != shape:
@@ -64,7 +79,17 @@ def load(
     )
 
 
-def _records(opened: Opened, split: str, image: str, label: str) -> examples.Records:
+def _keep(image: np.ndarray) -> np.ndarray:
+    return image
+
+
+def _records(
+    opened: Opened,
+    split: str,
+    image: str,
+    label: str,
+    to_shape: Callable[[np.ndarray], np.ndarray],
+) -> examples.Records:
     """Returns one whole split; reads one example.
 
     Raises:
@@ -87,10 +112,10 @@ def _records(opened: Opened, split: str, image: str, label: str) -> examples.Rec
         name=opened.name,
         split=split,
         rows=rows,
-        decode=lambda row: row[image],
+        decode=lambda row: to_shape(row[image]),
         label=lambda row: int(row[label]),
         field=label,
-        shape=rows[0][image].shape,  # all must be like the first
+        shape=to_shape(rows[0][image]).shape,  # all must be like the first
         dtype=np.uint8,
         classes=len(opened.classes[label]),
     )
