@@ -8,7 +8,16 @@ What is on disk is finished: a run that was killed goes on from there.
 import pathlib
 from typing import Any
 
-from experiments import check, coverage, proof, recipe, shipping, stage, workdir
+from experiments import (
+    check,
+    coverage,
+    proof,
+    recipe,
+    shipping,
+    stage,
+    told,
+    workdir,
+)
 from lib.report import metrics, progress, results, table
 from lib.train import interrupt
 
@@ -21,6 +30,7 @@ def run(config: Any, workdir_path: str) -> results.Result:
         progress.say(f"{at} is finished; this is what it measured")
         return show(at, results.read(at))
     data = recipe.load_data(config.data)
+    told.say(data)
     stages = check.stages(config, data)
     workdir.claim(at, config)
     coverage.write(at, stages)
@@ -31,7 +41,8 @@ def run(config: Any, workdir_path: str) -> results.Result:
     found = proof.prove(config, at)
     shipped = shipping.of_run(config, at)
     covered = coverage.told(stages[-1])
-    return show(at, proof.report(config, at, found, covered, shipped))
+    of_data = told.plain(data)
+    return show(at, proof.report(config, at, found, covered, shipped, of_data))
 
 
 def show(at: pathlib.Path, result: results.Result) -> results.Result:

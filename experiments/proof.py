@@ -48,6 +48,7 @@ def report(
     found: dict[str, dict[str, Any]],
     covered: dict[str, Any],
     shipped: shipping.Shipped,
+    of_data: dict[str, Any],
 ) -> results.Result:
     """Writes `result.json` and `report.html` from what was measured."""
     stages = []
@@ -66,8 +67,8 @@ def report(
             }
         )
     last = config.stages[-1]
-    told = shipped.plain()
-    timed = told["artifacts"].get("packed", {"stage": last})
+    ships = shipped.plain()
+    timed = ships["artifacts"].get("packed", {"stage": last})
     one = found[timed["stage"]]
     packed = {
         "path": str(workdir.artifact_path(at, timed["stage"]).relative_to(at)),
@@ -84,8 +85,9 @@ def report(
         "config": config.to_dict(),
         "environment": environment,
         "stages": stages,
-        **told,
-        "artifacts": {**told["artifacts"], "packed": packed},
+        "data": of_data,
+        **ships,
+        "artifacts": {**ships["artifacts"], "packed": packed},
     }
     final = packing.load(workdir.artifact_path(at, last))
     origin = workdir.origin(config, last)

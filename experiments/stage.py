@@ -63,7 +63,7 @@ def train(
         "model": settings_of_model(config, stage.name),
         "classes": data.classes,
         "shape": list(data.shape),
-        "data": config.data.to_dict(),
+        "data": dataset.own(config.data.to_dict()),
         "inputs": inputs.to_label(data.inputs),
         "rules": [[pattern, dict(kept)] for pattern, kept in stage.rules],
         "points": stage.points,

@@ -1,6 +1,7 @@
 """A data set as an experiment sees it: three splits, and what makes inputs of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,10 @@ class Dataset(NamedTuple):
       shape: of one input; for an image (H, W, C).
       inputs: what makes inputs of stored examples; fitted to the training split only.
       names: of the classes; label i is `names[i]`.
+      counts: what was missing, cut or unknown, in words -> how often. Only what did
+        happen is there.
+      features: of a table, what its inputs were chosen from, in order:
+        `{"name", "score", "kept"}`; a score is None where nothing was chosen.
     """
 
     name: str
@@ -31,6 +36,8 @@ class Dataset(NamedTuple):
     shape: tuple[int, ...]
     inputs: inputs.Inputs
     names: tuple[str, ...] = ()
+    counts: Mapping[str, int] = MappingProxyType({})
+    features: Sequence[Mapping[str, Any]] = ()
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -51,6 +58,19 @@ KINDS: dict[str, Callable[..., Any]] = {"image": images.load}
 SETTINGS: dict[str, tuple[str, ...]] = {
     "image": ("image", "normalisation", "image_shape", "resize_by", "resample")
 }
+
+
+def own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `load`'s settings without those that only other kinds of data take.
+
+    It is what the label of an artifact keeps.
+
+    Args:
+      settings: with a `kind` that `load` has accepted.
+    """
+    every = {name for names in SETTINGS.values() for name in names}
+    others = every.difference(SETTINGS[settings["kind"]])
+    return {k: v for k, v in settings.items() if k not in others}
 
 
 def load(
@@ -92,9 +112,9 @@ def load(
     """
     make = errors.lookup(KINDS, kind, "kind of data")
     names = parts.Names(train, validation, test, validation_fraction, test_fraction)
-    own = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
+    taken = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
     common = dict(label=label, resident_bytes=resident_bytes)
     opened = sources.find(name, data_dir)
     if only:
         opened = chosen.only(opened, label, only)
-    return Dataset(name, *make(opened, names, **common, **own))
+    return Dataset(name, *make(opened, names, **common, **taken))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lib import files
 from lib.report import (
     cuts,
+    data,
     formats,
     layer_plots,
     plots,
@@ -60,6 +61,7 @@ def _page(
         runtimes.section(result),
         _sizes(result, sizes),
         _training(result, curves),
+        data.section(result),
         cuts.section(result),
         _weights(layers),
         sections.coverage(coverage),

@@ -74,6 +74,10 @@ SCHEMA = {
     "environment": "dict",
     "stages": [STAGE],
     "artifacts": Each(ARTIFACT),
+    "data?": {
+        "counts": Each("count"),  # what was missing, cut or unknown -> how often
+        "features": [{"name": "text", "score": Maybe("number"), "kept": "flag"}],
+    },
     "verdicts?": ["text"],  # on the speed of the artifacts
     "left_out?": Each("text"),  # artifact -> why there is no such file
 }
@@ -87,6 +91,7 @@ def _is_number(value: Any) -> bool:
 
 KINDS = {
     "text": ("text", lambda v: isinstance(v, str)),
+    "flag": ("true or false", lambda v: isinstance(v, bool)),
     "dict": ("a dict", lambda v: isinstance(v, Mapping)),
     "number": ("a finite number", _is_number),
     "count": (
