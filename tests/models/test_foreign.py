@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lib import errors, models, tree
-from lib.models import foreign, resnet, torch_file
+from lib.models import foreign, resnet
+from lib.models.readers import torch_file
 
 SHAPE = (32, 32, 3)
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared/data/weights_resnet_cifar10"

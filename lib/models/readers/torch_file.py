@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import errors
+from lib.models.readers import base
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older layout
 _DTYPES = {
@@ -102,6 +103,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     # What a damaged pickle raises is up to its bytes.
     except Exception as e:
         raise errors.UserError(f"{path} is no PyTorch file of tensors: {e}") from e
+
+
+def entries(path: pathlib.Path) -> base.Entries:
+    """Returns the tensors of a state dict by name, as readers give them."""
+    return base.held(read(path))
 
 
 def _zipped(raw: bytes) -> tuple[Any, Any]:

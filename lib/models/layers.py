@@ -1,0 +1,89 @@
+"""A smaller model's weights out of some blocks of a larger one.
+
+DistilBERT's way (Sanh et al. 2019, arXiv 1910.01108, section 3): a student begins with
+one of every two layers of its teacher.
+"""
+
+import re
+from collections.abc import Sequence
+
+from lib import errors, tree
+
+BLOCK = r"block_(\d+)"
+
+
+def number(path: str, pattern: str = BLOCK) -> int | None:
+    """Returns the block that a weight is of; None where it is of none.
+
+    Args:
+      path: such as `block_3/dense_0/kernel`.
+      pattern: a regular expression that a whole name of the path matches, with the
+        block's number as its group.
+    """
+    for name in path.split("/"):
+        found = re.fullmatch(pattern, name)
+        if found:
+            return int(found.group(1))
+    return None
+
+
+def source(path: str, layers: Sequence[int], pattern: str = BLOCK) -> str:
+    """Returns the path in the larger model from which a weight comes.
+
+    `block_1/dense_0/kernel` comes from `block_4/dense_0/kernel` where `layers` is
+    (2, 4). Paths outside blocks, and all paths where `layers` is (), stay.
+
+    Raises:
+      UserError: the block's number is not below the number of `layers`.
+    """
+    block = number(path, pattern)
+    if block is None or not layers:
+        return path
+    if block >= len(layers):
+        raise errors.UserError(
+            f"layers: expected one for each block of the model, got {len(layers)} "
+            f"and nothing for {path!r}"
+        )
+    return renumbered(path, layers[block], pattern)
+
+
+def renumbered(path: str, block: int, pattern: str = BLOCK) -> str:
+    """Returns the path of the same weight in another block."""
+    names = path.split("/")
+    for i, name in enumerate(names):
+        found = re.fullmatch(pattern, name)
+        if found:
+            names[i] = name[: found.start(1)] + str(block) + name[found.end(1) :]
+    return "/".join(names)
+
+
+def take(params: tree.Tree, layers: Sequence[int], pattern: str = BLOCK) -> tree.Tree:
+    """Returns the weights with block i out of block `layers[i]`, and no other blocks.
+
+    What is in no block stays as it is. A block may be taken more than once.
+
+    Args:
+      params: nested dict of the larger model's weights.
+      layers: blocks of the larger model, from 0, in the order of the smaller one's.
+      pattern: as of `number`.
+
+    Raises:
+      UserError: a layer that the model does not have.
+    """
+    flat = tree.flatten(params)
+    there = sorted({n for p in flat if (n := number(p, pattern)) is not None})
+    for layer in layers:
+        if layer not in there:
+            raise errors.UserError(
+                f"layers: expected blocks of {', '.join(map(str, there)) or 'none'}, "
+                f"got {layer!r}"
+            )
+    taken = {}
+    for path, leaf in flat.items():
+        block = number(path, pattern)
+        if block is None:
+            taken[path] = leaf
+        for i, layer in enumerate(layers):
+            if layer == block:
+                taken[renumbered(path, i, pattern)] = leaf
+    return tree.unflatten(taken)
