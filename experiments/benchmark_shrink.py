@@ -12,18 +12,17 @@ import jax
 import numpy as np
 
 from experiments import clocks, deployment, shipping, targets, workdir
-from experiments.benchmarks import bottlenecks, shrink_page
-from lib import errors, files, shrink
+from experiments.benchmarks import shrink_page
+from lib import errors, files, models, shrink
 from lib.deploy import measure
 from lib.report import progress
 
 ANALYSES = 5  # that are timed of each network
-# name -> a Linen module that maps images to logits.
+CLASSES = 1000
+# name -> settings of the network, of images of ImageNet.
 ANALYSED = {
-    "ResNet-50": bottlenecks.resnet50,
-    "ResNet-152": lambda: bottlenecks.Bottlenecks(
-        1000, (3, 8, 36, 3), (64, 128, 256, 512), 64
-    ),
+    "ResNet-50": {"name": "imagenet_resnet", "depth": 50},
+    "ResNet-152": {"name": "imagenet_resnet", "depth": 152},
 }
 
 
@@ -87,14 +86,17 @@ def _measured(name: str, config: Any, at: pathlib.Path) -> dict[str, Any]:
 
 def _analysis(name: str, side: int) -> dict[str, Any]:
     """Returns how long it takes to find the groups of a network, traced anew."""
-    module = ANALYSED[name]()
-    images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-    shapes = dict(jax.eval_shape(module.init, jax.random.key(0), images))
-    weights = {"params": shapes.pop("params"), "variables": shapes}
+    module = models.build(classes=CLASSES, **ANALYSED[name])
+    shape = (side, side, 3)
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    params, variables = jax.eval_shape(
+        lambda: models.init(module, jax.random.key(0), shape)
+    )
+    weights = {"params": params, "variables": variables}
+    apply = models.make_apply(module)
 
     def f(weights, images):
-        collections = {"params": weights["params"], **weights["variables"]}
-        return module.apply(collections, images)
+        return apply(**weights, images=images, train=False, key=None)[0][0]
 
     seconds = []
     for _ in range(ANALYSES):

@@ -16,17 +16,29 @@ from flax import linen as nn
 
 from lib import errors, tree
 from lib.models.cnn import CNN
+from lib.models.efficientnet_lite import EfficientNetLite
+from lib.models.imagenet_resnet import ImageNetResNet
 from lib.models.lenet5 import LeNet5
 from lib.models.mlp import MLP
+from lib.models.mobilenet_v1 import MobileNetV1
+from lib.models.mobilenet_v2 import MobileNetV2
 from lib.models.resnet import ResNet
 from lib.models.transformer import Transformer
+from lib.models.vit import ViT
+from lib.models.wide_resnet import WideResNet
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
+    "efficientnet_lite": EfficientNetLite,
+    "imagenet_resnet": ImageNetResNet,
     "lenet5": LeNet5,
     "mlp": MLP,
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
     "resnet": ResNet,
     "transformer": Transformer,
+    "vit": ViT,
+    "wide_resnet": WideResNet,
 }
 
 Apply = Callable[..., tuple[tuple[jax.Array, dict[str, jax.Array]], Any]]

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -39,6 +40,21 @@ def fractions(module: nn.Module, *fields: str) -> None:
     for field in fields:
         if not _is_fraction(getattr(module, field)):
             _fail(module, field, "a number in [0, 1)")
+
+
+def multipliers(module: nn.Module, *fields: str) -> None:
+    """Raises a `UserError` unless each field is a finite number above 0."""
+    for field in fields:
+        value = getattr(module, field)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and 0 < value < math.inf):
+            _fail(module, field, "a number above 0")
+
+
+def choice(module: nn.Module, field: str, valid: Collection[Any]) -> None:
+    """Raises a `UserError` unless the field is one of `valid`."""
+    if getattr(module, field) not in valid:
+        _fail(module, field, f"one of {', '.join(map(repr, valid))}")
 
 
 def flags(module: nn.Module, *fields: str) -> None:
@@ -80,4 +96,14 @@ def images(module: nn.Module, batch: jax.Array, *, least: int) -> None:
         raise errors.UserError(
             f"{name}: images of {height}x{width} are too small; "
             f"expected at least {least}x{least}"
+        )
+
+
+def patches(module: nn.Module, batch: jax.Array) -> None:
+    """Raises a `UserError` unless images divide into squares of side `patch`."""
+    height, width = batch.shape[1:3]
+    if height % module.patch or width % module.patch:
+        raise errors.UserError(
+            f"{type(module).__name__}: images of {height}x{width} do not divide into "
+            f"patches of {module.patch}x{module.patch}"
         )

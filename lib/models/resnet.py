@@ -1,18 +1,15 @@
 """The residual network for small images: He et al. 2015 (1512.03385), section 4.2."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from lib import errors
-from lib.models import checks
+from lib.models import checks, convolution
 
 _STAGES = 3
-
-# He's initialisation of convolutions: normal, with variance 2 / fan_in.
-_HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def shortcut(x: jax.Array, stride: int, width: int) -> jax.Array:
@@ -34,22 +31,6 @@ def shortcut(x: jax.Array, stride: int, width: int) -> jax.Array:
     return x
 
 
-def _conv(width: int, stride: int, name: str) -> nn.Conv:
-    """Returns a 3x3 convolution with a border of one pixel on every side.
-
-    Not "SAME", which at stride 2 pads only below and to the right.
-    """
-    return nn.Conv(
-        width,
-        (3, 3),
-        (stride, stride),
-        padding=((1, 1), (1, 1)),
-        use_bias=False,  # batch norm's own follows
-        kernel_init=_HE,
-        name=name,
-    )
-
-
 class Block(nn.Module):
     """Two 3x3 convolutions, each with batch norm, around which the input goes too.
 
@@ -59,28 +40,20 @@ class Block(nn.Module):
     Attributes:
       width: channels of the result.
       stride: of `conv_0` and the shortcut.
-      momentum: as of `ResNet`.
-      axis_name: as of `ResNet`.
+      norm: batch norms by their name.
     """
 
     width: int
     stride: int
-    momentum: float
-    axis_name: str | None
+    norm: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Returns `[B, ceil(H / stride), ceil(W / stride), width]`."""
-        norm = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.momentum,
-            axis_name=self.axis_name,
-        )
-        y = _conv(self.width, self.stride, "conv_0")(x)
-        y = nn.relu(norm(name="norm_0")(y))
-        y = _conv(self.width, 1, "conv_1")(y)
-        y = norm(name="norm_1")(y)
+        y = convolution.conv(self.width, 3, "conv_0", stride=self.stride)(x)
+        y = nn.relu(self.norm(name="norm_0")(y))
+        y = convolution.conv(self.width, 3, "conv_1")(y)
+        y = self.norm(name="norm_1")(y)
         return nn.relu(y + shortcut(x, self.stride, self.width))
 
 
@@ -97,12 +70,13 @@ class ResNet(nn.Module):
     Layers: `conv`, `norm`, `block_s_b` for stage s and its block b (see `Block`),
     `logits`.
     Features: `stem` and `block_s_b` `[B, h, w, widths[s]]`, after relu, and `pooled`
-    `[B, widths[2]]`.
+    `[B, widths[2]]`, before dropout.
 
     Attributes:
       classes: number of logits.
       depth: layers with weights: 6 n + 2, n at least 1.
       widths: channels of each of the three stages, none fewer than of the one before.
+      dropout: fraction of the pooled channels dropped in training, in [0, 1).
       momentum: what the running statistics keep at each step, in [0, 1).
       axis_name: the pmap axis over which batch statistics are averaged; None where
         the step sees the whole batch. Set by `models.bind_axis`.
@@ -111,6 +85,7 @@ class ResNet(nn.Module):
     classes: int
     depth: int = 20
     widths: tuple[int, int, int] = (16, 32, 64)
+    dropout: float = 0.0
     momentum: float = 0.9
     axis_name: str | None = None
 
@@ -118,7 +93,7 @@ class ResNet(nn.Module):
         """Raises a `UserError` for a field out of its range."""
         checks.counts(self, "classes", "depth")
         checks.widths(self, least=_STAGES, most=_STAGES)
-        checks.fractions(self, "momentum")
+        checks.fractions(self, "dropout", "momentum")
         if self.depth < 8 or self.depth % 6 != 2:
             raise errors.UserError(
                 "ResNet.depth: expected 6 n + 2 for n of at least 1 (20, 32, 44, 56, "
@@ -142,20 +117,15 @@ class ResNet(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns logits `[B, classes]` and features of images `[B, H, W, C]`."""
         checks.images(self, images, least=1)
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            axis_name=self.axis_name,
-            name="norm",
-        )
+        norm = convolution.norm(self, train)
         features = {}
-        x = nn.relu(norm(_conv(self.widths[0], 1, "conv")(images)))
-        features["stem"] = x
+        x = convolution.conv(self.widths[0], 3, "conv")(images)
+        x = features["stem"] = nn.relu(norm(name="norm")(x))
         for s, width in enumerate(self.widths):
             for b in range(self.blocks):
                 stride = 2 if s and not b else 1
                 name = f"block_{s}_{b}"
-                block = Block(width, stride, self.momentum, self.axis_name, name=name)
-                x = features[name] = block(x, train=train)
+                x = features[name] = Block(width, stride, norm, name=name)(x)
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features

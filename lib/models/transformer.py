@@ -102,9 +102,6 @@ class Transformer(nn.Module):
         """Returns `[B, tokens, patch * patch * C]`, tokens row by row."""
         p = self.patch
         b, h, w, c = images.shape
-        if h % p or w % p:
-            raise errors.UserError(
-                f"Transformer: images of {h}x{w} do not divide into patches of {p}x{p}"
-            )
+        checks.patches(self, images)
         x = images.reshape((b, h // p, p, w // p, p, c))
         return x.transpose((0, 1, 3, 2, 4, 5)).reshape((b, -1, p * p * c))

@@ -16,6 +16,12 @@ MODELS = {
     "cnn": {"widths": (8, 12, 16)},
     "resnet": {"depth": 8, "widths": (4, 6, 8)},
     "transformer": {"layers": 1, "width": 16, "heads": 2, "expansion": 2},
+    "imagenet_resnet": {"depth": 14, "widths": (4, 6, 6, 8), "stem_width": 4},
+    "wide_resnet": {"depth": 10, "factor": 1},
+    "mobilenet_v1": {"width": 0.1, "stem": "small"},
+    "mobilenet_v2": {"width": 0.1, "depth": 0.1, "stem": "small"},
+    "efficientnet_lite": {"width": 0.1, "depth": 0.1, "stem": "small"},
+    "vit": {"layers": 1, "width": 16, "heads": 2, "expansion": 2, "patch": 4},
 }
 
 

@@ -25,6 +25,12 @@ from tests.deploy import exported
         ("cnn", (13, 10, 3)),
         ("transformer", (16, 16, 1)),
         ("resnet", (16, 16, 1)),
+        ("imagenet_resnet", (20, 17, 3)),
+        ("wide_resnet", (16, 16, 1)),
+        ("mobilenet_v1", (16, 16, 1)),
+        ("mobilenet_v2", (17, 16, 1)),
+        ("efficientnet_lite", (17, 16, 1)),
+        ("vit", (16, 16, 1)),
     ],
 )
 def test_every_model_at_any_batch_from_one_file(name, shape, tmp_path):

@@ -4,8 +4,9 @@ import pytest
 
 from configs.benchmarks import shrink
 from experiments import benchmark_shrink
-from experiments.benchmarks import bottlenecks, shrink_page
+from experiments.benchmarks import shrink_page
 from lib import errors
+from lib.models.imagenet_resnet import DEPTHS
 
 
 def entry(kind, fraction, size, *medians):
@@ -68,6 +69,6 @@ def test_unknown_networks_are_errors_before_anything_is_written(
 
 
 def test_the_networks_that_are_analysed_are_those_they_are_called_after():
-    assert bottlenecks.resnet50().blocks == (3, 4, 6, 3)
-    deep = benchmark_shrink.ANALYSED["ResNet-152"]()
-    assert 3 * sum(deep.blocks) + 2 == 152
+    for name, settings in benchmark_shrink.ANALYSED.items():
+        bottleneck, blocks = DEPTHS[settings["depth"]]
+        assert bottleneck and f"ResNet-{3 * sum(blocks) + 2}" == name

@@ -34,6 +34,26 @@ KEY = jax.random.key(0)
         ("cnn", {"momentum": 1}, "CNN.momentum: expected a number in [0, 1)"),
         ("transformer", {"heads": 0}, "Transformer.heads: expected a whole number"),
         ("transformer", {"width": 10}, "Transformer.width: expected a multiple of the"),
+        ("imagenet_resnet", {"depth": 20}, "ImageNetResNet.depth: expected one of 10"),
+        (
+            "imagenet_resnet",
+            {"stem": "tiny"},
+            ".stem: expected one of 'large', 'small'",
+        ),
+        ("imagenet_resnet", {"widths": (4, 4, 4)}, "expected a tuple of 4 whole"),
+        ("imagenet_resnet", {"groups": 3}, "expected multiples of the 3 groups"),
+        ("imagenet_resnet", {"depth": 18, "groups": 2}, "groups: expected 1 at depth"),
+        ("wide_resnet", {"depth": 20}, "WideResNet.depth: expected 6 n + 4"),
+        ("wide_resnet", {"factor": 0.5}, "WideResNet.factor: expected a whole number"),
+        ("mobilenet_v1", {"width": 0}, "MobileNetV1.width: expected a number above 0"),
+        ("mobilenet_v2", {"depth": float("inf")}, "MobileNetV2.depth: expected a"),
+        ("efficientnet_lite", {"drop_path": 1}, ".drop_path: expected a number in [0"),
+        (
+            "vit",
+            {"pool": "max"},
+            "ViT.pool: expected one of 'token', 'mean', got 'max'",
+        ),
+        ("vit", {"heads": 5}, "ViT.width: expected a multiple of the 5 heads, got 192"),
     ],
 )
 def test_a_mistaken_field_is_named(name, settings, message):
@@ -47,7 +67,21 @@ def test_fields_are_those_of_a_config():
         "mlp": {"classes", "widths", "dropout", "norm", "momentum"},
         "lenet5": {"classes", "widths", "dropout"},
         "cnn": {"classes", "widths", "depth", "dropout", "momentum"},
-        "resnet": {"classes", "depth", "widths", "momentum"},
+        "resnet": {"classes", "depth", "widths", "dropout", "momentum"},
+        "imagenet_resnet": {
+            *("classes", "depth", "widths", "expansion", "groups", "stem"),
+            *("stem_width", "dropout", "momentum"),
+        },
+        "wide_resnet": {"classes", "depth", "factor", "dropout", "momentum"},
+        "mobilenet_v1": {"classes", "width", "stem", "dropout", "momentum"},
+        "mobilenet_v2": {"classes", "width", "depth", "stem", "dropout", "momentum"},
+        "efficientnet_lite": {
+            *("classes", "width", "depth", "stem", "dropout", "drop_path", "momentum"),
+        },
+        "vit": {
+            *("classes", "layers", "width", "heads", "expansion", "patch", "pool"),
+            *("dropout", "drop_path"),
+        },
         "transformer": {
             "classes",
             "layers",
@@ -77,6 +111,7 @@ def test_a_list_counts_as_a_tuple():
         ("cnn", (3, 8, 1), "CNN: images of 3x8 are too small; expected at least 4x4"),
         ("transformer", (2, 2, 1), "Transformer: images of 2x2 are too small"),
         ("transformer", (8, 6, 1), "Transformer: images of 8x6 do not divide into"),
+        ("vit", (32, 24, 1), "ViT: images of 32x24 do not divide into"),
     ],
 )
 def test_an_unfit_image_shape_is_named(name, shape, message):
@@ -162,5 +197,7 @@ def test_kernels_are_named_kernel():
         module = models.build(name, classes=3)
         shapes = jax.eval_shape(lambda m=module: models.init(m, KEY, (16, 16, 1)))
         for path, leaf in tree.flatten(shapes[0]).items():
-            heavy = len(leaf.shape) > 1 and not path.endswith(("bias", "positions"))
+            heavy = len(leaf.shape) > 1 and not path.endswith(
+                ("bias", "positions", "token")
+            )
             assert path.endswith("/kernel") == heavy, path

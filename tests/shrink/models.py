@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.bottlenecks import Bottlenecks, resnet50  # noqa: F401
 from lib import models, tree
 from tests.shrink import sequence_models as seq
 
@@ -260,7 +259,13 @@ def tokens(seed):
 
 _IMAGES = floats(3, 8, 8, 3)
 _ROWS = floats(4, 6)
-_RESNEXT = Bottlenecks(5, (2, 1), (8, 12), 7, expansion=2, groups=2, small=True)
+_BOTTLENECKS = {"classes": 5, "depth": 14, "widths": (4, 6, 4, 6), "stem_width": 5}
+_RESNEXT = _BOTTLENECKS | {
+    "widths": (8, 12, 8, 12),
+    "expansion": 2,
+    "groups": 2,
+    "stem": "small",
+}
 
 # name -> (module, seed -> inputs)
 _MODELS = {
@@ -276,8 +281,11 @@ _MODELS = {
     "cnn": (CNN(), _IMAGES),
     "resnet20": (models.build("resnet", classes=5, widths=(4, 8, 16)), _IMAGES),
     "wide_resnet": (WideResNet(), _IMAGES),
-    "bottleneck": (Bottlenecks(5, (2, 1), (4, 6), 5), floats(2, 16, 16, 3)),
-    "resnext": (_RESNEXT, _IMAGES),
+    "bottleneck": (
+        models.build("imagenet_resnet", **_BOTTLENECKS),
+        floats(2, 16, 16, 3),
+    ),
+    "resnext": (models.build("imagenet_resnet", **_RESNEXT), _IMAGES),
     "mobilenet_v2": (MobileNetV2(), _IMAGES),
     "densenet": (DenseNet(), _IMAGES),
     "unet": (UNet(), _IMAGES),

@@ -250,9 +250,10 @@ PARTS = {
     },
     # A group of channels goes as a whole.
     "resnext": {
-        "Conv_1": {
-            f"{conv('Conv_1', 'Conv_2')} {conv_of('Conv_3')} "
-            f"{norm('BatchNorm_1', 'BatchNorm_2')}": outer(2, 4)
+        "block_0_0/conv_0": {
+            f"{conv('block_0_0/conv_0', 'block_0_0/conv_1')} "
+            f"{conv_of('block_0_0/conv_2')} "
+            f"{norm('block_0_0/norm_0', 'block_0_0/norm_1')}": outer(2, 4)
         },
     },
     "mobilenet_v2": {
