@@ -81,6 +81,12 @@ class EfficientNetLite(nn.Module):
         checks.fractions(self, "dropout", "drop_path", "momentum")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many blocks each stage has; those of the first do not widen."""
+        middle = (math.ceil(stage.blocks * self.depth) for stage in _STAGES[1:-1])
+        return (_STAGES[0].blocks, *middle, _STAGES[-1].blocks)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -109,12 +115,12 @@ class EfficientNetLite(nn.Module):
 
     def _blocks(self) -> list[_Stage]:
         """Returns each block as a stage of one."""
-        found = []
-        for stage in _STAGES:
-            ends = stage in (_STAGES[0], _STAGES[-1])
-            blocks = stage.blocks if ends else math.ceil(stage.blocks * self.depth)
-            width = convolution.rounded(stage.width * self.width)
-            for b in range(blocks):
-                stride = 1 if b else stage.stride
-                found.append(stage._replace(width=width, blocks=1, stride=stride))
-        return found
+        return [
+            stage._replace(
+                width=convolution.rounded(stage.width * self.width),
+                blocks=1,
+                stride=1 if b else stage.stride,
+            )
+            for stage, blocks in zip(_STAGES, self.stages, strict=True)
+            for b in range(blocks)
+        ]

@@ -9,12 +9,8 @@ from flax import linen as nn
 from lib.models import checks, convolution
 
 _STEM = 32
-# Channels and stride of each block, at a multiplier of 1.
-_BLOCKS = (
-    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)),
-    *((512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1)),
-    *((1024, 2), (1024, 1)),
-)
+# Channels, blocks and first stride of each stage, at a multiplier of 1.
+_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 
 
 class Block(nn.Module):
@@ -78,6 +74,11 @@ class MobileNetV1(nn.Module):
         checks.fractions(self, "dropout", "momentum")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many blocks each stage has."""
+        return tuple(blocks for _, blocks, _ in _STAGES)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -90,8 +91,12 @@ class MobileNetV1(nn.Module):
         width = convolution.rounded(_STEM * self.width)
         x = convolution.conv(width, 3, "conv", stride=stride)(images)
         x = features["stem"] = nn.relu6(norm(name="norm")(x))
-        for i, (width, stride) in enumerate(_BLOCKS):
-            width = convolution.rounded(width * self.width)
+        blocks = [
+            (convolution.rounded(width * self.width), 1 if b else stride)
+            for width, blocks, stride in _STAGES
+            for b in range(blocks)
+        ]
+        for i, (width, stride) in enumerate(blocks):
             x = features[f"block_{i}"] = Block(width, stride, norm, name=f"block_{i}")(
                 x
             )

@@ -56,6 +56,11 @@ class MobileNetV2(nn.Module):
         checks.fractions(self, "dropout", "momentum")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many blocks each stage has; those of the first do not widen."""
+        return tuple(math.ceil(blocks * self.depth) for _, _, blocks, _ in _STAGES)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -82,6 +87,8 @@ class MobileNetV2(nn.Module):
         """Returns (expansion, channels, stride) of each block."""
         return [
             (expansion, convolution.rounded(width * self.width), 1 if b else stride)
-            for expansion, width, blocks, stride in _STAGES
-            for b in range(math.ceil(blocks * self.depth))
+            for (expansion, width, _, stride), blocks in zip(
+                _STAGES, self.stages, strict=True
+            )
+            for b in range(blocks)
         ]
