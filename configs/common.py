@@ -10,9 +10,13 @@ from ml_collections import ConfigDict
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0"
 
 
-def model(name, **fields):
-    """Returns the settings of a model: its name and the fields it is built with."""
-    return ConfigDict(dict(name=name, **fields))
+def model(name="", **fields):
+    """Returns the settings of a model: its name and the fields it is built with.
+
+    A Linen module of your own has a `factory` for a name:
+    `model(factory="my_package.my_module:MyModel", width=64)`.
+    """
+    return ConfigDict(dict(name=name, **fields) if name else fields)
 
 
 def stage(**changes):

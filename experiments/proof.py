@@ -26,8 +26,9 @@ def prove(config: Any, at: pathlib.Path) -> dict[str, dict[str, Any]]:
         *(f"--config.latency.{k}={v}" for k, v in config.latency.items()),
     ]
     progress.say("measuring the packed files in a fresh process")
+    # In the current folder, where a model of the user's own may be.
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     from lib.report import html  # noqa: F401  loads matplotlib while the child measures
 

@@ -33,8 +33,7 @@ def load_data(settings: Any) -> dataset.Dataset:
 
 def build_model(settings: Any, classes: int) -> Any:
     """Returns the Linen module that a stage's `model` settings ask for."""
-    fields = dict(settings)
-    return models.build(fields.pop("name"), classes=classes, **fields)
+    return models.build(classes=classes, **settings)
 
 
 def rules(config: Any, stage: Any) -> tuple:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib import errors, tree
+from lib.models import factory as factories
+from lib.models import outputs
 from lib.models.cnn import CNN
 from lib.models.efficientnet_lite import EfficientNetLite
 from lib.models.imagenet_resnet import ImageNetResNet
@@ -49,31 +51,60 @@ _NOT_FROM_CONFIG = ("parent", "name", "axis_name")
 
 def fields(name: str) -> tuple[str, ...]:
     """Returns the fields that a config may set of the model called `name`."""
-    model = errors.lookup(MODELS, name, "model")
-    names = (f.name for f in dataclasses.fields(model))
+    return _fields(errors.lookup(MODELS, name, "model"))
+
+
+def _fields(model: type[nn.Module]) -> tuple[str, ...]:
+    names = (f.name for f in dataclasses.fields(model) if f.init)
     return tuple(n for n in names if n not in _NOT_FROM_CONFIG)
 
 
-def build(name: str, *, classes: int, **settings: Any) -> nn.Module:
-    """Returns the model called `name` in `MODELS`.
+def build(
+    name: str = "", *, factory: str = "", classes: int, **settings: Any
+) -> nn.Module:
+    """Returns the model called `name` in `MODELS`, or one of the user's own.
 
     Args:
-      name: a key of `MODELS`.
+      name: a key of `MODELS`; "" with a factory.
+      factory: `my_package.my_module:MyModel`, a Linen module on `sys.path` or in the
+        current folder, with a field `classes`. It is called with a batch, and with
+        `train` if it takes that, and returns logits `[B, classes]` or
+        (logits, features). "" for a model of `MODELS`.
       classes: number of logits, at least 1.
       **settings: the model's other fields; a list counts as a tuple.
 
     Raises:
-      UserError: an unknown name or field, or a value out of its field's range.
+      UserError: an unknown name or field, a value out of its field's range, or no such
+        factory.
     """
-    valid = fields(name)
-    for field in settings:
+    if bool(name) == bool(factory):
+        raise errors.UserError(
+            "a model has a name, or a factory 'my_package.my_module:MyModel', got "
+            f"name {name!r} and factory {factory!r}"
+        )
+    called = name or factory
+    if factory:
+        model = factories.load(factory)
+    else:
+        model = errors.lookup(MODELS, name, "model")
+    valid = _fields(model)
+    for field in ("classes", *settings):
         if field not in valid:
             raise errors.UserError(
-                f"unknown field {field!r} of model {name!r}; "
+                f"unknown field {field!r} of model {called!r}; "
                 f"{errors.hint(field, valid)}"
             )
+    for field in dataclasses.fields(model):
+        given = {"classes", *settings, *_NOT_FROM_CONFIG}
+        if field.name not in given and _is_required(field):
+            raise errors.UserError(f"model {called!r} needs its field {field.name!r}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return MODELS[name](classes=classes, **plain)
+    return model(classes=classes, **plain)
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.init and field.default is missing and field.default_factory is missing
 
 
 def bind_axis(module: nn.Module, axis_name: str | None) -> nn.Module:
@@ -122,7 +153,9 @@ def _fresh(
     module: nn.Module, shape: tuple[int, ...], dtype: Any, key: jax.Array
 ) -> tree.Tree:
     inputs = jnp.zeros((1, *shape), dtype)
-    return module.init({"params": key}, inputs, train=False)
+    made = dict(module.init({"params": key}, inputs, **outputs.mode(module, False)))
+    made.pop("intermediates", None)  # what a module sows is no state
+    return made
 
 
 def make_apply(module: nn.Module) -> Apply:
@@ -137,15 +170,18 @@ def make_apply(module: nn.Module) -> Apply:
 
     def apply(params, variables, inputs, *, train: bool, key: jax.Array | None):
         collections = {"params": params, **variables}
+        mode = outputs.mode(module, train)
         if not train:
-            return module.apply(collections, inputs, train=False), variables
-        return module.apply(
+            out = module.apply(collections, inputs, **mode)
+            return outputs.standard(module, out), variables
+        out, variables = module.apply(
             collections,
             inputs,
-            train=True,
+            **mode,
             rngs=None if key is None else {"dropout": key},
             mutable=list(variables),
         )
+        return outputs.standard(module, out), variables
 
     return apply
 
