@@ -1,11 +1,15 @@
+import gzip
+import pathlib
+
 import jax
 import numpy as np
 import pytest
 
 from lib import errors, models, tree
-from lib.models import resnet
+from lib.models import foreign, resnet
 
 EPSILON = 1e-5
+SHARED = pathlib.Path(__file__).parents[2].parent / "shared/data"
 
 
 def _conv(x, kernel, stride):
@@ -108,3 +112,41 @@ def test_sizes_are_the_papers(depth, millions):
 def test_a_bad_field_is_named(fields, message):
     with pytest.raises(errors.UserError, match=message):
         models.build("resnet", classes=10, **fields)
+
+
+def _test_images():
+    """Returns CIFAR-10's test images, 500 in a file above one another, and labels."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    folder = SHARED / "cifar10"
+    if not folder.exists():
+        pytest.skip(f"needs the images of CIFAR-10: {folder} is not there")
+    strips = []
+    for path in sorted((folder / "strips").glob("test_*.webp")):
+        with image.open(path) as strip:
+            strips.append(np.asarray(strip.convert("RGB")).reshape(-1, 32, 32, 3))
+    with gzip.open(folder / "test_index.txt.gz", "rt") as lines:
+        labels = [int(line.split()[0]) for line in lines]
+    return np.concatenate(strips), np.array(labels)
+
+
+@pytest.mark.slow
+def test_published_weights_make_as_many_errors_as_published():
+    """8.27 % of the 10,000 test images, without one more or less."""
+    path = SHARED / "weights_resnet_cifar10/resnet20-12fca82f.th"
+    if not path.exists():
+        pytest.skip(f"needs the published weights: {path} is not there")
+    images, labels = _test_images()
+    module = models.build("resnet", classes=10)
+    params, variables = foreign.load(path, module, (32, 32, 3))
+    apply = models.make_apply(module)
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
+
+    @jax.jit
+    def classes(batch):
+        x = (batch / np.float32(255) - mean[None, None, None]) / std[None, None, None]
+        (logits, _), _ = apply(params, variables, x, train=False, key=None)
+        return logits.argmax(-1)
+
+    found = [classes(images[i : i + 500]) for i in range(0, len(images), 500)]
+    assert (np.concatenate(found) != labels).sum() == 827
