@@ -26,7 +26,8 @@ def stage(**changes):
             start="",  # the stage whose weights it starts from; "" for fresh ones
             weights="",  # a file of another library's, to start from; "" for none
             model=model("mlp", widths=(300, 100), dropout=0.0),  # of a fresh start
-            teacher="",  # the stage that teaches; "" for none
+            teacher="",  # the stage that teaches, or a tuple of them, whose logits
+            # are averaged; "self": its own average (needs ema); "" for none
             objective=("cross_entropy",),  # names of terms, settings at the top
             prepare=(),  # names of changes of weights before all else, left to right:
             # "shrink", "drop", "fold_batch_norm", "equalize", "smooth", "awq",
@@ -54,6 +55,8 @@ def stage(**changes):
         )
     )
     config.lock()  # a misspelt key raises
+    with config.ignore_type():  # one name or several
+        config.teacher = changes.pop("teacher", config.teacher)
     for key, value in changes.items():
         config[key] = value
     return config
@@ -401,6 +404,72 @@ def base(experiment="compress", stages=()):
             cross_entropy=dict(weight=1.0, label_smoothing=0.0),
             squared_hinge=dict(weight=1.0),
             distill=dict(weight=0.9, temperature=4.0),
+            # A pair is (student's feature, teacher's feature); "logits" is one, too.
+            dkd=dict(
+                weight=1.0,
+                target=1.0,  # of label against all others
+                others=8.0,  # of the others among themselves
+                temperature=4.0,
+            ),
+            dist=dict(
+                weight=1.0,
+                inter=1.0,  # of correlations over an example's classes
+                intra=1.0,  # of those over a class's examples
+                temperature=4.0,
+            ),
+            born_again=dict(
+                weight=1.0,
+                kind="dkpp",  # or "cwtm"; the plain kind is distill at temperature 1
+            ),
+            hint=dict(weight=1.0, pairs=(("pooled", "pooled"),)),
+            attention_transfer=dict(
+                weight=100.0, pairs=(("stage_1", "stage_1"),), power=2.0
+            ),
+            similarity=dict(weight=100.0, pairs=(("pooled", "pooled"),)),
+            rkd_distance=dict(weight=1.0, pairs=(("pooled", "pooled"),)),
+            rkd_angle=dict(weight=2.0, pairs=(("pooled", "pooled"),)),
+            correlation=dict(
+                weight=10.0,
+                pairs=(("pooled", "pooled"),),
+                gamma=0.4,
+                order=2,  # of the kernel's Taylor series
+            ),
+            crd=dict(
+                weight=0.1,
+                pairs=(("pooled", "pooled"),),
+                size=128,  # of the space that both are mapped to
+                temperature=0.07,
+                examples=1000,  # of the training split
+                negatives="classes",  # those of other classes; or "all" others
+            ),
+            self_distill=dict(
+                weight=1.0,
+                features=("stage_0",),  # which get an exit
+                share=0.3,  # of the last layer's part; the rest is the label's
+                temperature=3.0,
+            ),
+            hidden=dict(
+                weight=1.0,
+                pairs=(("block_0", "block_1"), ("block_1", "block_3")),
+                projection="learned",  # or "identity"
+                distance="mse",  # or "unit", of vectors of length 1; "cosine"
+                tokens="all",  # or "first"
+            ),
+            embeddings=dict(
+                weight=1.0,
+                pairs=(("embed", "embed"),),
+                projection="learned",  # or "identity"
+            ),
+            attention_scores=dict(
+                weight=1.0, pairs=(("scores_0", "scores_1"), ("scores_1", "scores_3"))
+            ),
+            minilm=dict(
+                weight=1.0,
+                student=-1,  # the number of its block; -1: the last
+                teacher=-1,
+                relations=("scores", "value"),  # or "query", "key"
+                heads=0,  # into which queries, keys, values are split anew; 0: not
+            ),
             l1=dict(weight=1e-5, pattern=r"(^|/)kernel(/|$)"),
             l2=dict(weight=1e-4, pattern=r"(^|/)kernel(/|$)"),
             elastic_net=dict(weight=1e-5, l1_ratio=0.5, pattern=r"(^|/)kernel(/|$)"),

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import preparing, recipe, scoring, shipping, shrinking
-from lib import errors, models, objectives, program, shrink, transforms
+from experiments import preparing, recipe, scoring, shipping, shrinking, teaching
+from lib import errors, models, program, shrink, transforms
 from lib.data import dataset
 from lib.models import foreign
 from lib.report import progress
-from lib.train import parallel, step
+from lib.train import parallel, step, teachers
 
 
 class Stage(NamedTuple):
@@ -77,13 +77,12 @@ def settings(config: Any) -> None:
 
 def _stage(config: Any, index: int, name: str) -> None:
     stage, earlier = config[name], config.stages[:index]
-    for role in ("start", "teacher"):
-        other = stage[role]
-        if other and other not in earlier:
-            raise errors.UserError(
-                f"{name}.{role} {other!r} is no earlier stage; "
-                f"{errors.hint(other, earlier)}"
-            )
+    if stage.start and stage.start not in earlier:
+        raise errors.UserError(
+            f"{name}.start {stage.start!r} is no earlier stage; "
+            f"{errors.hint(stage.start, earlier)}"
+        )
+    teaching.check(name, stage, earlier)
     if stage.start and stage.weights:
         raise errors.UserError(
             f"{name} starts from stage {stage.start!r} and from weights "
@@ -99,12 +98,6 @@ def _stage(config: Any, index: int, name: str) -> None:
     if not 0 <= stage.ema < 1:
         raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
     parallel.check_batch(stage.batch_size)
-    for term in stage.objective:
-        if term in objectives.NEEDS_TEACHER and not stage.teacher:
-            raise errors.UserError(
-                f"{name}: term {term!r} needs a teacher; set {name}.teacher to one of "
-                f"the earlier stages: {', '.join(earlier) or 'none'}"
-            )
     recipe.rules(config, stage)
     recipe.calibration(config.fake_quantize)
 
@@ -134,12 +127,12 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
             )
         rules = recipe.rules(config, stage)
         apply = models.make_apply(module)
-        teacher = step.Network(apply) if stage.teacher else None
         start = preparing.Prepared(*shapes[name], plan)
         start = preparing.outline(config, stage, apply, start, data.example)
         params, variables = shapes[name] = start.params, start.variables
         network = step.Network(shrinking.resized(apply, start.plan))
         given = scoring.outline(config, stage, network, params, variables, data.example)
+        teacher, taught = _teacher(stage, network, found, shapes)
         made, chain = recipe.build(
             config, stage, network, teacher, data.inputs, data.classes, given
         )
@@ -148,16 +141,49 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         rows = program.coverage(network.apply, rules, points=points)(
             params, variables, data.example, train=False, key=None
         )
-        logits = jax.ShapeDtypeStruct((1, data.classes), jnp.float32)
-        batch = {
-            "label": jax.ShapeDtypeStruct((1,), jnp.int32),
-            "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
-        }
-        taught = (logits, {}) if stage.teacher else None
-        jax.eval_shape(made.objective, (logits, {}), batch, params, taught)
+        _objective(made, (params, variables, {}), taught, data.example)
         found[name] = Stage(name, index, module, rules, points, taken, rows, start.plan)
         _tell(found[name])
     return list(found.values())
+
+
+def _teacher(
+    stage: Any,
+    network: step.Network,
+    found: dict[str, Stage],
+    shapes: dict[str, Any],
+) -> tuple[teachers.Teacher | None, Any]:
+    """Returns who teaches a stage, and shapes of the weights."""
+    if teaching.itself(stage):
+        return teachers.one(network), None
+    networks, weights = [], []
+    for name in teaching.names(stage):
+        apply = models.make_apply(found[name].module)
+        networks.append(step.Network(shrinking.resized(apply, found[name].cut)))
+        weights.append((*shapes[name], {}))
+    return teaching.of(networks, weights)
+
+
+def _objective(made: step.Recipe, weights: Any, taught: Any, inputs: Any) -> None:
+    """Raises a `UserError` if a stage's objective does not fit what it is of."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = {
+        "input": inputs,
+        "label": jax.ShapeDtypeStruct((1,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
+        "key": key,
+    }
+
+    def loss(key, weights, taught, batch):
+        outputs, _ = made.network(*weights, batch["input"])
+        told = None
+        if made.teacher is not None:
+            told = made.teacher(weights if made.mean_teacher else taught, batch)
+        heads = step.fresh_heads(made, key, weights, taught, batch)
+        own = (heads,) if heads else ()
+        return made.objective(outputs, batch, weights[0], told, *own)
+
+    jax.eval_shape(loss, key, weights, taught, batch)
 
 
 def _tell(stage: Stage) -> None:

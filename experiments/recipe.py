@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import scoring
+from experiments import scoring, teaching
 from lib import errors, models, objectives, program, schedules, transforms
 from lib.data import augment, dataset, inputs, pipeline
-from lib.train import optimizer, step
+from lib.train import optimizer, step, teachers
 
 PROGRAMS = ("fake_quantize",)  # techniques on activations, by name
 
@@ -239,7 +239,7 @@ def build(
     config: Any,
     stage: Any,
     network: step.Network,
-    teacher: step.Network | None,
+    teacher: teachers.Teacher | None,
     prepares: inputs.Inputs,
     classes: int,
     given: scoring.Given | None = None,
@@ -281,6 +281,7 @@ def build(
         objective=objectives.build(stage.objective, config),
         prepare=pipeline.preparation(prepares, *distortions),
         teacher=teacher,
+        mean_teacher=teaching.itself(stage),
         ema=stage.ema,
         rounding=rounding(config, stage),
         freeze_norm=freeze_norm(stage),

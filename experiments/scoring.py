@@ -15,7 +15,7 @@ import numpy as np
 from lib import errors, objectives, program, tree
 from lib.data import augment, dataset, pipeline
 from lib.report import progress
-from lib.train import step
+from lib.train import step, teachers
 from lib.transforms import saliency, scores
 
 Measured = dict[str, Any]  # path -> array
@@ -23,6 +23,8 @@ Given = Mapping[str, Mapping[str, Any]]  # technique -> arguments that were meas
 
 # Settings that say how to measure; no arguments of a technique.
 SETTINGS = ("batches", "rounds", "weighting")
+
+HEADS = 2**31 - 1  # no stage's number, by which the models' own weights are drawn
 
 
 class Scene(NamedTuple):
@@ -189,7 +191,7 @@ def scene(
     data: dataset.Dataset,
     network: step.Network,
     start: tuple[Any, Any, Any],
-    teacher: step.Network | None = None,
+    teacher: teachers.Teacher | None = None,
     taught: Any = None,
 ) -> Scene:
     """Returns what a stage measures on.
@@ -200,8 +202,8 @@ def scene(
       data: of which the training split is read.
       network: that learns, not bound to a pmap axis.
       start: its (params, variables, ranges).
-      teacher: the network that teaches, or None.
-      taught: the teacher's (params, variables, ranges).
+      teacher: who teaches, or None.
+      taught: the teacher's weights.
     """
     objective = objectives.build(stage.objective, config)
     params, variables, ranges = start
@@ -210,8 +212,11 @@ def scene(
         outputs, _ = network(
             params, variables, ranges, batch["input"], train=True, key=batch["key"]
         )
-        told = teacher(*taught, batch["input"])[0] if teacher else None
-        return objective(outputs, batch, params, told)[0]
+        told = teacher(taught, batch) if teacher else None
+        own = ()
+        if isinstance(objective, objectives.Headed):
+            own = (objective.init(heads_key(config), outputs, told),)
+        return objective(outputs, batch, params, told, *own)[0]
 
     def some(count, names=()):
         key = jax.random.key(config.seed)
@@ -220,6 +225,11 @@ def scene(
             yield {**batch, "key": jax.random.fold_in(key, i)}
 
     return Scene(network, params, variables, ranges, loss, some, data.example)
+
+
+def heads_key(config: Any) -> jax.Array:
+    """Returns the PRNG key of the first weights of an objective's own."""
+    return jax.random.fold_in(jax.random.key(config.seed), HEADS)
 
 
 def measure(config: Any, stage: Any, scene: Scene) -> Given:

@@ -16,13 +16,14 @@ from experiments import (
     recipe,
     scoring,
     shrinking,
+    teaching,
     workdir,
 )
 from lib import files, models
 from lib.data import dataset, inputs, pipeline, splits
 from lib.models import foreign
 from lib.report import metrics, progress
-from lib.train import checkpoint, evaluate, loop, parallel, step
+from lib.train import checkpoint, evaluate, loop, parallel, step, teachers
 
 
 class Start(NamedTuple):
@@ -32,7 +33,7 @@ class Start(NamedTuple):
       recipe: what is trained, and how.
       chain: its techniques.
       state: before the first step.
-      taught: the teacher's (params, variables, ranges), or None.
+      taught: the teacher's weights, or None.
       prepared: what it starts from, with what was cut.
     """
 
@@ -94,11 +95,7 @@ def _start(
     want measured, the chain's code.
     """
     settings = config[stage.name]
-    teacher, taught = None, None
-    if settings.teacher:
-        teacher, taught = network_of(
-            packing.load(workdir.artifact_path(at, settings.teacher))
-        )
+    teacher, taught = _teacher(settings, at)
     axis = parallel.AXIS if config.parallel == "pmap" else None
     bound = models.make_apply(models.bind_axis(stage.module, axis))
     # Whatever is measured, is measured on one device.
@@ -110,7 +107,10 @@ def _start(
     def scene(now: preparing.Prepared, ranges: Any, rules: Any = stage.rules):
         weights = (now.params, now.variables, ranges)
         alone = network_for(single, now.plan, rules)
-        return scoring.scene(config, settings, data, alone, weights, teacher, taught)
+        teach = (teacher, taught)
+        if teaching.itself(settings):  # the average begins with these weights
+            teach = (teachers.one(alone), weights)
+        return scoring.scene(config, settings, data, alone, weights, *teach)
 
     def plainly(now: preparing.Prepared):
         return scene(now, {}, ())  # nothing is calibrated yet
@@ -133,14 +133,33 @@ def _start(
             config, network, params, variables, data, settings.batch_size
         )
     given = scoring.measure(config, settings, scene(now, ranges))
+    if teaching.itself(settings):
+        teacher = teachers.one(network)
     made, chain = recipe.build(
         config, settings, network, teacher, data.inputs, data.classes, given
+    )
+    heads = step.fresh_heads(
+        made,
+        scoring.heads_key(config),
+        (params, variables, ranges),
+        taught,
+        {"input": data.example},
     )
     begin = functools.partial(step.init, made)
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)
-    state = begin(params, variables, ranges)
+    state = begin(params, variables, ranges, heads)
     return Start(made, chain, state, taught, now)
+
+
+def _teacher(settings: Any, at: pathlib.Path) -> tuple[Any, Any]:
+    """Returns who teaches a stage, but itself, and the weights."""
+    networks, weights = [], []
+    for name in teaching.names(settings):
+        network, own = network_of(packing.load(workdir.artifact_path(at, name)))
+        networks.append(network)
+        weights.append(own)
+    return teaching.of(networks, weights)
 
 
 def _weights(

@@ -1,7 +1,8 @@
 """Objectives: weighted sums of named terms.
 
 A term is `(outputs, batch, params, teacher) -> scalar`: outputs = (logits, features),
-params the dense weights that the model saw, teacher its (logits, features) or None.
+params the dense weights that the model saw, teacher its (logits, features) or None. A
+term with weights of its own is `Headed`: it takes them as a fifth argument.
 """
 
 import inspect
@@ -12,31 +13,79 @@ import jax
 
 from lib import errors
 from lib.objectives import checks
+from lib.objectives.attention import attention_scores, minilm
+from lib.objectives.attention_transfer import attention_transfer
+from lib.objectives.base import Headed, Term
+from lib.objectives.born_again import born_again
+from lib.objectives.contrastive import crd
+from lib.objectives.correlation import correlation
+from lib.objectives.decoupled import dkd
+from lib.objectives.dist import dist
 from lib.objectives.distillation import distill
 from lib.objectives.group_lasso import group_lasso
+from lib.objectives.hidden import embeddings, hidden
+from lib.objectives.hint import hint
 from lib.objectives.penalties import elastic_net, l1, l2
+from lib.objectives.relations import rkd_angle, rkd_distance
+from lib.objectives.self_distillation import self_distill
+from lib.objectives.similarity import similarity
 from lib.objectives.task import cross_entropy, squared_hinge
 
-Term = Callable[..., jax.Array]
-# (outputs, batch, params, teacher) -> (loss, {name: the term's value, unweighted})
-Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+# (outputs, batch, params, teacher) -> (loss, {name: the term's value, unweighted}), or
+# `Headed` with the same
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | Headed
 
-TERMS: dict[str, Callable[..., Term]] = {
+TERMS: dict[str, Callable[..., Term | Headed]] = {
+    "attention_scores": attention_scores,
+    "attention_transfer": attention_transfer,
+    "born_again": born_again,
+    "correlation": correlation,
+    "crd": crd,
     "cross_entropy": cross_entropy,
+    "dist": dist,
     "distill": distill,
+    "dkd": dkd,
     "elastic_net": elastic_net,
+    "embeddings": embeddings,
     "group_lasso": group_lasso,
+    "hidden": hidden,
+    "hint": hint,
     "l1": l1,
     "l2": l2,
+    "minilm": minilm,
+    "rkd_angle": rkd_angle,
+    "rkd_distance": rkd_distance,
+    "self_distill": self_distill,
+    "similarity": similarity,
     "squared_hinge": squared_hinge,
 }
 
+# The terms that read a teacher's features, which no cache of logits can stand for.
+NEEDS_FEATURES = frozenset(
+    {
+        "attention_scores",
+        "attention_transfer",
+        "correlation",
+        "crd",
+        "embeddings",
+        "hidden",
+        "hint",
+        "minilm",
+        "rkd_angle",
+        "rkd_distance",
+        "similarity",
+    }
+)
+
 # The terms that a stage without a teacher cannot have.
-NEEDS_TEACHER = frozenset({"distill"})
+NEEDS_TEACHER = NEEDS_FEATURES | {"born_again", "dist", "distill", "dkd"}
 
 
-def combine(terms: Mapping[str, tuple[float | jax.Array, Term]]) -> Objective:
+def combine(terms: Mapping[str, tuple[float | jax.Array, Term | Headed]]) -> Objective:
     """Returns the objective `sum weight * term`, in the mapping's order.
+
+    It is `Headed` if a term is, with heads `{name: the term's}`; otherwise a plain
+    function.
 
     Args:
       terms: `{name: (weight, term)}`. A weight may be traced.
@@ -49,16 +98,29 @@ def combine(terms: Mapping[str, tuple[float | jax.Array, Term]]) -> Objective:
     for name, (weight, _) in terms.items():
         checks.number(f"{name}.weight", weight, low=0)
 
+    headed = {n: t for n, (_, t) in terms.items() if isinstance(t, Headed)}
+
     def objective(
-        outputs: Any, batch: Any, params: Any, teacher: Any
+        outputs: Any, batch: Any, params: Any, teacher: Any, heads: Any = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         values = {
-            name: term(outputs, batch, params, teacher)
+            name: term(outputs, batch, params, teacher, heads[name])
+            if name in headed
+            else term(outputs, batch, params, teacher)
             for name, (_, term) in terms.items()
         }
         loss = sum(weight * values[name] for name, (weight, _) in terms.items())
         return loss, values
 
+    def init(key: jax.Array, outputs: Any, teacher: Any) -> dict[str, Any]:
+        keys = jax.random.split(key, len(headed))
+        return {
+            name: term.init(one, outputs, teacher)
+            for one, (name, term) in zip(keys, headed.items(), strict=True)
+        }
+
+    if headed:
+        return Headed(init, objective)
     return objective
 
 

@@ -178,7 +178,7 @@ def _means(window: list[Any]) -> dict[str, float] | None:
 
 def _floats(state: step.State) -> list[np.ndarray]:
     """Returns what must stay finite of a state, on the host."""
-    parts = (state.code, state.variables, state.ranges)
+    parts = (state.code, state.variables, state.ranges, state.heads)
     return jax.tree.leaves(jax.device_get(parts))
 
 
@@ -211,7 +211,9 @@ def _blame(
         parts = (  # in this order; jit sorts the keys of a dict
             {"weights": state.code},
             {"gradient": found.dense},
+            {"gradient of heads": found.heads},
             {"updated": {"weights": new.code, "variables": new.variables}},
+            {"updated": {"heads": new.heads}},
         )
         ranges = {
             f"range of {site} {side}": jnp.stack(bounds)

@@ -63,16 +63,19 @@ def run_of(
 
     def run(member: Member, resident: Any, held_out: Any) -> Trained:
         recipe = recipe_of(member.settings)
-        params, variables = init(jax.random.key(member.seed))
+        key = jax.random.key(member.seed)
+        params, variables = init(key)
         fixed = step.Fixed(member.seed, resident, None)
 
         def advance(state, rows):
             return step.advance(recipe, take, state, rows, fixed)
 
-        begin = step.init(recipe, params, variables, {})
+        batch = recipe.prepare(None, held_out, 0)
+        key = jax.random.fold_in(key, 1)
+        heads = step.fresh_heads(recipe, key, (params, variables, {}), None, batch)
+        begin = step.init(recipe, params, variables, {}, heads)
         state, seen = lax.scan(advance, begin, member.rows)
         params = recipe.transform.decode(step.trained(state), state.codec)
-        batch = recipe.prepare(None, held_out, 0)
         outputs, _ = recipe.network(params, state.variables, {}, batch["input"])
         correct = metrics.classification(outputs, batch)["correct"]
         nonzero = sum(jnp.count_nonzero(w) for w in jax.tree.leaves(params))

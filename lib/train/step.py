@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lib import program, transforms
+from lib import objectives, program, transforms
 from lib.train import restart
 from lib.train.network import Network, Rounding, followed, over_devices, shrunk
 
@@ -26,6 +26,8 @@ class State(NamedTuple):
       variables: the model's other collections, such as batch statistics.
       ranges: of the activations that are rounded; {} if none are.
       ema: moving average of `code`; None if there is none.
+      heads: weights of the objective's own, trained beside the code and left behind
+        with the optimiser; {} if it has none.
     """
 
     step: jax.Array
@@ -35,6 +37,7 @@ class State(NamedTuple):
     variables: Any
     ranges: Any
     ema: Any
+    heads: Any
 
 
 class Fixed(NamedTuple):
@@ -43,7 +46,7 @@ class Fixed(NamedTuple):
     Attributes:
       seed: int32 scalar; the step's random keys depend on it and on the step only.
       resident: what the feed keeps on the device.
-      teacher: (params, variables, ranges) of the teacher, or None.
+      teacher: the teacher's weights, as `Recipe.teacher` takes them; None without.
     """
 
     seed: jax.Array
@@ -58,9 +61,14 @@ class Recipe(NamedTuple):
       network: the model that learns.
       transform: the chain of techniques on its weights.
       optimizer: an optax transformation over the code.
-      objective: (outputs, batch, params, teacher's outputs) -> (loss, {term: value}).
+      objective: (outputs, batch, params, teacher's outputs) -> (loss, {term: value}),
+        or `objectives.Headed` with weights of its own. The batch it sees has a PRNG
+        key of this step's as `key`.
       prepare: (key, raw batch, first) -> batch: augments and normalises.
-      teacher: the network that teaches, or None.
+      teacher: (weights, batch) -> outputs: see `teachers`. None without a teacher.
+      mean_teacher: whether the teacher's weights are the moving average of this
+        stage's own, decoded, with its variables and ranges of the moment (Tarvainen &
+        Valpola 2017, arXiv 1703.01780); needs `ema`.
       ema: decay of the moving average of the code, in [0, 1); 0 for none. Ranges and
         variables are not averaged.
       rounding: when and on which ranges the network's activations are rounded.
@@ -76,7 +84,8 @@ class Recipe(NamedTuple):
     optimizer: optax.GradientTransformation
     objective: Callable[..., tuple[jax.Array, Metrics]]
     prepare: Callable[..., Any]
-    teacher: Network | None = None
+    teacher: Callable[..., Any] | None = None
+    mean_teacher: bool = False
     ema: float = 0.0
     rounding: Rounding = Rounding()
     freeze_norm: int | None = None
@@ -93,11 +102,42 @@ def after(recipe: Recipe, steps: int) -> Recipe:
     return recipe._replace(train=not rests)
 
 
-def init(recipe: Recipe, params: Any, variables: Any, ranges: Any) -> State:
+def fresh_heads(
+    recipe: Recipe, key: jax.Array, weights: Any, taught: Any, batch: Any
+) -> Any:
+    """Returns the first weights of the objective's own; {} if it has none.
+
+    Args:
+      recipe: what is trained.
+      key: PRNG key.
+      weights: (params, variables, ranges) of the network; only shapes are read.
+      taught: the teacher's weights, as in `Fixed`; only shapes are read. Those of a
+        mean teacher are the network's.
+      batch: as `Recipe.prepare` returns it; only shapes are read.
+    """
+    if not isinstance(recipe.objective, objectives.Headed):
+        return {}
+
+    def seen(weights, taught, batch):
+        outputs, _ = recipe.network(*weights, batch["input"])
+        if recipe.teacher is None:
+            return outputs, None
+        return outputs, recipe.teacher(
+            weights if recipe.mean_teacher else taught, batch
+        )
+
+    return recipe.objective.init(key, *jax.eval_shape(seen, weights, taught, batch))
+
+
+def init(
+    recipe: Recipe, params: Any, variables: Any, ranges: Any, heads: Any = None
+) -> State:
     """Returns the state before the first step, from dense weights.
 
-    Can be jitted unless the transform's code has shapes that depend on values.
+    Can be jitted unless the transform's code has shapes that depend on values. An
+    objective with weights of its own needs them as `heads`: see `fresh_heads`.
     """
+    heads = {} if heads is None else heads
     code, codec = recipe.transform.encode(params)
     rules = recipe.network.rules
     ranges = program.first_ranges(ranges, rules)
@@ -105,17 +145,22 @@ def init(recipe: Recipe, params: Any, variables: Any, ranges: Any) -> State:
         step=jnp.zeros((), jnp.int32),
         code=code,
         codec=codec,
-        optimizer=recipe.optimizer.init(_joined(code, program.trained(ranges, rules))),
+        optimizer=recipe.optimizer.init(
+            _joined(code, program.trained(ranges, rules), heads)
+        ),
         variables=variables,
         ranges=ranges,
         # A copy: the state's buffers are donated, and each only once.
         ema=jax.tree.map(jnp.copy, code) if recipe.ema else None,
+        heads=heads,
     )
 
 
-def _joined(code: Any, ranges: program.Trained) -> Any:
-    """Returns what the optimiser is given: the code, with ranges where any learns."""
-    return {"code": code, "ranges": ranges} if ranges else code
+def _joined(code: Any, ranges: program.Trained, heads: Any) -> Any:
+    """Returns what the optimiser is given: the code, with what else is trained."""
+    beside = {"ranges": ranges, "heads": heads}
+    beside = {name: part for name, part in beside.items() if part}
+    return {"code": code, **beside} if beside else code
 
 
 def trained(state: State) -> Any:
@@ -131,6 +176,7 @@ class Gradients(NamedTuple):
     dense: Any  # the gradient at every decoded weight
     code: Any  # the gradient at what the optimiser trains of the weights
     ranges: Any  # the gradient at what it trains of the ranges
+    heads: Any  # the gradient at the weights of the objective's own
     seen: Any  # the extremes of activations whose ranges are tracked
 
 
@@ -155,6 +201,17 @@ def _forward(
     return out, seen if track else {}
 
 
+def _taught(recipe: Recipe, state: State, fixed: Fixed, batch: Any) -> Any:
+    """Returns the teacher's outputs, or None."""
+    if recipe.teacher is None:
+        return None
+    weights = fixed.teacher
+    if recipe.mean_teacher:
+        average = recipe.transform.decode(state.ema, state.codec)
+        weights = (average, state.variables, state.ranges)
+    return recipe.teacher(weights, batch)
+
+
 def gradients(
     recipe: Recipe, take: Callable, state: State, rows: Any, fixed: Fixed, axis=None
 ) -> tuple[Gradients, jax.Array]:
@@ -177,9 +234,7 @@ def gradients(
         first = place * raw["label"].shape[0]
         dropout_key = jax.random.fold_in(dropout_key, place)
     batch = recipe.prepare(augment_key, raw, first)
-    taught = None
-    if recipe.teacher is not None:
-        taught, _ = recipe.teacher(*fixed.teacher, batch["input"])
+    taught = _taught(recipe, state, fixed, batch)
 
     transform, sample_key = recipe.transform, jax.random.fold_in(update_key, 1)
     params, pull = jax.vjp(
@@ -187,23 +242,25 @@ def gradients(
         state.code,
     )
 
-    def loss_of(params, ranges):
+    batch = {**batch, "key": jax.random.fold_in(dropout_key, 1)}
+
+    def loss_of(params, ranges, heads):
         (outputs, variables), seen = _forward(
             recipe, state, params, ranges, batch["input"], dropout_key
         )
-        loss, terms = recipe.objective(outputs, batch, params, taught)
+        own = (heads,) if heads else ()
+        loss, terms = recipe.objective(outputs, batch, params, taught, *own)
         hits = jnp.argmax(outputs[0], axis=-1) == batch["label"]
         metrics = {"loss": loss, **terms, "accuracy": jnp.mean(hits, dtype=jnp.float32)}
         return loss, (metrics, variables, seen)
 
     bounds = program.trained(state.ranges, recipe.network.rules)
-    both = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-    (_, (metrics, variables, seen)), (dense, ranges) = both(params, bounds)
+    slopes = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)
+    (_, (metrics, variables, seen)), found = slopes(params, bounds, state.heads)
     if axis is not None:
-        metrics, variables, dense, ranges = lax.pmean(
-            (metrics, variables, dense, ranges), axis
-        )
+        metrics, variables, found = lax.pmean((metrics, variables, found), axis)
         seen = over_devices(axis, seen)
+    dense, ranges, heads = found
     if recipe.rounding.shrink:
         # Not before they are rounded on: nothing else would hold them then.
         on = state.step >= recipe.rounding.begin
@@ -213,7 +270,7 @@ def gradients(
         penalty, extra = jax.value_and_grad(transform.penalty)(state.code, state.codec)
         code = jax.tree.map(jnp.add, code, extra)
         metrics = {**metrics, "loss": metrics["loss"] + penalty, "penalty": penalty}
-    return Gradients(metrics, variables, dense, code, ranges, seen), update_key
+    return Gradients(metrics, variables, dense, code, ranges, heads, seen), update_key
 
 
 def advance(
@@ -229,17 +286,21 @@ def apply(
     """Returns the state after a step along `gradients`, and the batch's metrics."""
     rules = recipe.network.rules
     bounds = program.trained(state.ranges, rules)
-    before = _joined(state.code, bounds)
+    before = _joined(state.code, bounds, state.heads)
     updates, optimizer = recipe.optimizer.update(
-        _joined(grads.code, grads.ranges), state.optimizer, before
+        _joined(grads.code, grads.ranges, grads.heads), state.optimizer, before
     )
     after = optax.apply_updates(before, updates)
-    code, bounds = (after["code"], after["ranges"]) if bounds else (after, {})
+    alone = not bounds and not state.heads
+    code = after if alone else after["code"]
+    bounds = after["ranges"] if bounds else {}
+    heads = after["heads"] if state.heads else {}
     signals = transforms.Signals(grads.dense, state.step, key)
     codec = recipe.transform.update(code, state.codec, signals)
     code, fresh = transforms.renew(recipe.transform, code, state.codec, codec)
-    anew = {f"code/{path}": mask for path, mask in fresh.items()} if bounds else fresh
-    optimizer = restart.slots(recipe.optimizer, optimizer, _joined(code, bounds), anew)
+    anew = fresh if alone else {f"code/{p}": mask for p, mask in fresh.items()}
+    joined = _joined(code, bounds, heads)
+    optimizer = restart.slots(recipe.optimizer, optimizer, joined, anew)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(code, ema, 1 - recipe.ema)
@@ -256,5 +317,6 @@ def apply(
             recipe.rounding.track,
         ),
         ema=ema,
+        heads=heads,
     )
     return new, grads.metrics

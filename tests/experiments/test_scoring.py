@@ -11,7 +11,7 @@ from experiments import check, recipe, scoring, stage, workdir
 from lib import errors, models, objectives, program, tree
 from lib.data import dataset, splits
 from lib.report import metrics
-from lib.train import interrupt, step
+from lib.train import interrupt, step, teachers
 from lib.transforms import saliency
 from tests.train import jobs
 
@@ -93,7 +93,7 @@ def test_a_teacher_takes_part_in_the_loss():
     made = config(score="snip", changes={"objective": ("distill",), "teacher": "only"})
     made.distill.weight = 1.0
     net, start = network()
-    given = measure(made, DATA, net, start, net, start)
+    given = measure(made, DATA, net, start, teachers.one(net), start)
     for score in given["prune"]["scores"].values():
         np.testing.assert_allclose(score, 0, atol=1e-5)
 

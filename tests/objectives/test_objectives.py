@@ -10,6 +10,7 @@ import pytest
 
 from lib import errors, objectives
 from lib.objectives import distillation, penalties, task
+from tests.objectives import samples
 
 RNG = np.random.default_rng(0)
 OUTPUTS = (jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), {})
@@ -74,35 +75,51 @@ def test_weights_and_options_may_be_traced():
         np.testing.assert_allclose(grads[i], grad, rtol=1e-5)
 
 
-OPTIONS = {
-    "cross_entropy": {"label_smoothing": 0.0},
-    "distill": {"temperature": 2.0},
-    "elastic_net": {"l1_ratio": 0.5},
-    "group_lasso": {"groups": "in"},
-    "l1": {},
-    "l2": {},
-    "squared_hinge": {},
-}
-
-
 def test_every_term_builds_and_is_finite():
-    assert OPTIONS.keys() == objectives.TERMS.keys()
-    settings = {name: {"weight": 1.0, **o} for name, o in OPTIONS.items()}
-    objective = objectives.build(tuple(OPTIONS), settings)
-    loss, values = jax.jit(objective)(OUTPUTS, BATCH, PARAMS, TEACHER)
-    assert np.isfinite(loss)
+    assert samples.OPTIONS.keys() == objectives.TERMS.keys()
+    settings = {name: {"weight": 1.0, **o} for name, o in samples.OPTIONS.items()}
+    objective = objectives.build(tuple(samples.OPTIONS), settings)
+    student, teacher = samples.floats(samples.STUDENT), samples.floats(samples.TEACHER)
+    heads = objective.init(jax.random.key(0), student, teacher)
+    headed = {"crd", "embeddings", "hidden", "hint", "self_distill"}
+    assert set(heads) == headed
+    args = (student, samples.BATCH, samples.PARAMS, teacher, heads)
+    loss, values = jax.jit(objective.apply)(*args)
+    assert np.isfinite(loss) and list(values) == list(samples.OPTIONS)
     np.testing.assert_allclose(loss, sum(values.values()), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+def test_heads_differ_between_terms_and_layers():
+    names = ("hint", "hidden", "embeddings")
+    settings = {name: {"weight": 1.0, **samples.OPTIONS[name]} for name in names}
+    outputs = samples.floats(samples.STUDENT), samples.floats(samples.TEACHER)
+    objective = objectives.build(names, settings)
+    heads = objective.init(jax.random.key(0), *outputs)
+    kernels = [x.ravel()[0] for x in jax.tree.leaves(heads) if x.ndim == 2]
+    assert len(kernels) == len(set(map(float, kernels))) == 4
+    again = objective.init(jax.random.key(0), *outputs)
+    jax.tree.map(np.testing.assert_array_equal, heads, again)
+
+
+@pytest.mark.parametrize("name", samples.OPTIONS)
 def test_needs_teacher_names_the_terms_that_fail_without(name):
-    objective = objectives.build((name,), {name: {"weight": 1.0, **OPTIONS[name]}})
-    fails = False
+    options = {name: {"weight": 1.0, **samples.OPTIONS[name]}}
+    objective = objectives.build((name,), options)
+    outputs = samples.floats(samples.STUDENT)
+
+    def loss():
+        heads = ()
+        if isinstance(objective, objectives.Headed):
+            heads = (objective.init(jax.random.key(0), outputs, None),)
+        return objective(outputs, samples.BATCH, samples.PARAMS, None, *heads)
+
     try:
-        jax.eval_shape(lambda: objective(OUTPUTS, BATCH, PARAMS, None))
-    except errors.UserError:
-        fails = True
-    assert fails == (name in objectives.NEEDS_TEACHER)
+        jax.eval_shape(loss)
+    except errors.UserError as e:
+        assert f"term {name!r} needs a teacher" in str(e)
+        assert name in objectives.NEEDS_TEACHER
+    else:
+        assert name not in objectives.NEEDS_TEACHER
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from lib import schedules
 from lib import transforms as T
-from lib.train import step
+from lib.train import step, teachers
 from tests.train import jobs
 
 STEPS = 20
@@ -272,7 +272,8 @@ def test_a_teacher_teaches_and_is_not_taught():
         loss = jnp.mean((outputs[0] - taught[0]) ** 2)
         return loss, {"distance": loss}
 
-    recipe = job.recipe._replace(objective=distance, teacher=teacher.recipe.network)
+    teach = teachers.one(teacher.recipe.network)
+    recipe = job.recipe._replace(objective=distance, teacher=teach)
     fixed = job.fixed._replace(teacher=(teacher.state.code, {}, {}))
     job = job._replace(recipe=recipe, fixed=fixed)
     images, _ = next(plain_batches(16))
