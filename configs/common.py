@@ -28,6 +28,9 @@ def stage(**changes):
             model=model("mlp", widths=(300, 100), dropout=0.0),  # of a fresh start
             teacher="",  # the stage that teaches, or a tuple of them, whose logits
             # are averaged; "self": its own average (needs ema); "" for none
+            cache=0,  # the teacher's largest logits of an example, kept on disk: it
+            # runs once, over images not augmented, and not in each step; 0: not kept
+            cache_path="",  # their file, for other runs, too; "": in the workdir
             objective=("cross_entropy",),  # names of terms, settings at the top
             prepare=(),  # names of changes of weights before all else, left to right:
             # "shrink", "drop", "fold_batch_norm", "equalize", "smooth", "awq",

@@ -5,9 +5,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import preparing, recipe, scoring, shipping, shrinking, teaching
+from experiments import (
+    caching,
+    preparing,
+    recipe,
+    scoring,
+    shipping,
+    shrinking,
+    teaching,
+)
 from lib import errors, models, program, shrink, transforms
-from lib.data import dataset
+from lib.data import dataset, teacher_cache
 from lib.models import foreign
 from lib.report import progress
 from lib.train import parallel, step, teachers
@@ -83,6 +91,7 @@ def _stage(config: Any, index: int, name: str) -> None:
             f"{errors.hint(stage.start, earlier)}"
         )
     teaching.check(name, stage, earlier)
+    caching.check(name, stage)
     if stage.start and stage.weights:
         raise errors.UserError(
             f"{name} starts from stage {stage.start!r} and from weights "
@@ -132,7 +141,7 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         params, variables = shapes[name] = start.params, start.variables
         network = step.Network(shrinking.resized(apply, start.plan))
         given = scoring.outline(config, stage, network, params, variables, data.example)
-        teacher, taught = _teacher(stage, network, found, shapes)
+        teacher, taught = _teacher(stage, network, found, shapes, data.classes)
         made, chain = recipe.build(
             config, stage, network, teacher, data.inputs, data.classes, given
         )
@@ -141,7 +150,8 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         rows = program.coverage(network.apply, rules, points=points)(
             params, variables, data.example, train=False, key=None
         )
-        _objective(made, (params, variables, {}), taught, data.example)
+        kept = teacher_cache.shapes(1, stage.cache, data.classes) if stage.cache else {}
+        _objective(made, (params, variables, {}), taught, data.example, kept)
         found[name] = Stage(name, index, module, rules, points, taken, rows, start.plan)
         _tell(found[name])
     return list(found.values())
@@ -152,10 +162,13 @@ def _teacher(
     network: step.Network,
     found: dict[str, Stage],
     shapes: dict[str, Any],
+    classes: int,
 ) -> tuple[teachers.Teacher | None, Any]:
     """Returns who teaches a stage, and shapes of the weights."""
     if teaching.itself(stage):
         return teachers.one(network), None
+    if stage.cache:
+        return teachers.cached(classes), None
     networks, weights = [], []
     for name in teaching.names(stage):
         apply = models.make_apply(found[name].module)
@@ -164,10 +177,13 @@ def _teacher(
     return teaching.of(networks, weights)
 
 
-def _objective(made: step.Recipe, weights: Any, taught: Any, inputs: Any) -> None:
+def _objective(
+    made: step.Recipe, weights: Any, taught: Any, inputs: Any, kept: dict[str, Any]
+) -> None:
     """Raises a `UserError` if a stage's objective does not fit what it is of."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = {
+        **kept,
         "input": inputs,
         "label": jax.ShapeDtypeStruct((1,), jnp.int32),
         "weight": jax.ShapeDtypeStruct((1,), jnp.float32),

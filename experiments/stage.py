@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import (
+    caching,
     check,
     choices,
     packing,
@@ -35,6 +36,7 @@ class Start(NamedTuple):
       state: before the first step.
       taught: the teacher's weights, or None.
       prepared: what it starts from, with what was cut.
+      data: what it trains on; the run's, with what a cache holds of each example.
     """
 
     recipe: step.Recipe
@@ -42,6 +44,7 @@ class Start(NamedTuple):
     state: step.State
     taught: Any
     prepared: preparing.Prepared
+    data: dataset.Dataset
 
 
 def train(
@@ -58,7 +61,7 @@ def train(
     begun = _start(config, data, stage, at)
     state = begun.state
     if settings.steps:
-        state = _fit(config, data, stage, at, begun, writer, stop)
+        state = _fit(config, begun.data, stage, at, begun, writer, stop)
     about = {
         "stage": stage.name,
         "model": settings_of_model(config, stage.name),
@@ -96,6 +99,9 @@ def _start(
     """
     settings = config[stage.name]
     teacher, taught = _teacher(settings, at)
+    if settings.cache:
+        data = caching.cached(config, stage.name, data, at, teacher, taught)
+        teacher, taught = teachers.cached(data.classes), None
     axis = parallel.AXIS if config.parallel == "pmap" else None
     bound = models.make_apply(models.bind_axis(stage.module, axis))
     # Whatever is measured, is measured on one device.
@@ -149,7 +155,7 @@ def _start(
     if not made.transform.outline:  # else the shapes of the code depend on values
         begin = jax.jit(begin)
     state = begin(params, variables, ranges, heads)
-    return Start(made, chain, state, taught, now)
+    return Start(made, chain, state, taught, now, data)
 
 
 def _teacher(settings: Any, at: pathlib.Path) -> tuple[Any, Any]:

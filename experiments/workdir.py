@@ -82,3 +82,8 @@ def record_path(at: pathlib.Path, name: str) -> pathlib.Path:
 def choices_path(at: pathlib.Path, name: str) -> pathlib.Path:
     """Returns the file that keeps what a stage chose before it trained."""
     return at / "stages" / f"{name}.choices.json"
+
+
+def cache_path(at: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns where what a stage's teacher said is kept, unless it says where."""
+    return at / "caches" / f"{name}.array_record"

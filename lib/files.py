@@ -4,10 +4,11 @@ A workdir has one writer. The temporary file of `x` is `.x.tmp` beside it, so wh
 killed run leaves behind is overwritten by the next one.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,27 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> int:
     Raises:
       UserError: the folder is read-only, full or no folder.
     """
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+    return len(data)
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields the path of a temporary file, which becomes `path` when all went well.
+
+    As `write_bytes`, for what writes files itself; it has to close the file.
+
+    Raises:
+      UserError: the folder is read-only, full or no folder.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
@@ -41,7 +55,6 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> int:
         _sync_folder(path.parent)
     except OSError as e:
         raise unwritable(path, e) from e
-    return len(data)
 
 
 def unwritable(path: str | os.PathLike, error: OSError) -> errors.UserError:
