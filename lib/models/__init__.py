@@ -18,7 +18,9 @@ from lib import errors, tree
 from lib.models import factory as factories
 from lib.models import outputs
 from lib.models.cnn import CNN
+from lib.models.decoder import Decoder
 from lib.models.efficientnet_lite import EfficientNetLite
+from lib.models.encoder import Encoder
 from lib.models.imagenet_resnet import ImageNetResNet
 from lib.models.lenet5 import LeNet5
 from lib.models.mlp import MLP
@@ -33,6 +35,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
     "efficientnet_lite": EfficientNetLite,
     "imagenet_resnet": ImageNetResNet,
+    "decoder": Decoder,
+    "encoder": Encoder,
     "lenet5": LeNet5,
     "mlp": MLP,
     "mobilenet_v1": MobileNetV1,

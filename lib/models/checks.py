@@ -1,11 +1,12 @@
 """What the fields and the inputs of a model may be, told as one-line user errors."""
 
 import math
-import numbers
+import numbers as kinds
 from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from lib import errors
@@ -19,12 +20,12 @@ def _fail(module: nn.Module, field: str, expected: str) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = isinstance(value, kinds.Integral) and not isinstance(value, bool)
     return whole and value >= 1
 
 
 def _is_fraction(value: Any) -> bool:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = isinstance(value, kinds.Real) and not isinstance(value, bool)
     return number and 0 <= value < 1
 
 
@@ -46,15 +47,30 @@ def multipliers(module: nn.Module, *fields: str) -> None:
     """Raises a `UserError` unless each field is a finite number above 0."""
     for field in fields:
         value = getattr(module, field)
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        number = isinstance(value, kinds.Real) and not isinstance(value, bool)
         if not (number and 0 < value < math.inf):
             _fail(module, field, "a number above 0")
+
+
+def whole(module: nn.Module, *fields: str, least: int) -> None:
+    """Raises a `UserError` unless each field is a whole number of at least `least`."""
+    for field in fields:
+        value = getattr(module, field)
+        integer = isinstance(value, kinds.Integral) and not isinstance(value, bool)
+        if not integer or value < least:
+            _fail(module, field, f"a whole number of at least {least}")
 
 
 def choice(module: nn.Module, field: str, valid: Collection[Any]) -> None:
     """Raises a `UserError` unless the field is one of `valid`."""
     if getattr(module, field) not in valid:
         _fail(module, field, f"one of {', '.join(map(repr, valid))}")
+
+
+def heads(module: nn.Module) -> None:
+    """Raises a `UserError` unless `width` is a multiple of `heads`."""
+    if module.width % module.heads:
+        _fail(module, "width", f"a multiple of the {module.heads} heads")
 
 
 def flags(module: nn.Module, *fields: str) -> None:
@@ -106,4 +122,19 @@ def patches(module: nn.Module, batch: jax.Array) -> None:
         raise errors.UserError(
             f"{type(module).__name__}: images of {height}x{width} do not divide into "
             f"patches of {module.patch}x{module.patch}"
+        )
+
+
+def ids(module: nn.Module, batch: jax.Array) -> None:
+    """Raises a `UserError` unless `batch` is whole numbers `[B, L]`, L in range."""
+    name = type(module).__name__
+    if batch.ndim != 2 or not jnp.issubdtype(batch.dtype, jnp.integer):
+        raise errors.UserError(
+            f"{name}: expected ids of tokens, whole numbers of shape [batch, length], "
+            f"got {batch.dtype} of shape {batch.shape}"
+        )
+    if not 1 <= batch.shape[1] <= module.max_length:
+        raise errors.UserError(
+            f"{name}.max_length: expected at least the {batch.shape[1]} tokens of a "
+            f"text, got {module.max_length}"
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -54,6 +55,7 @@ def load(
     module: nn.Module,
     shape: Sequence[int],
     *,
+    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -72,6 +74,7 @@ def load(
       module: a model whose class is in `layouts.LAYOUTS`, or any whose own paths are
         the names of the file.
       shape: of one example.
+      dtype: of one example.
       fresh: regular expression of the model's paths (`logits/kernel`) that keep their
         fresh values, whatever the file holds; "" for none.
       unused: regular expression of the file's names that the model has no use for; ""
@@ -84,10 +87,10 @@ def load(
         the model; a weight is missing, left over or of another shape; a pattern takes
         nothing.
     """
-    one = _open(path, module, shape, fresh, unused, layers)
+    one = _open(path, module, _wanted(module, shape, dtype), fresh, unused, layers)
     flat: dict[str, Any] = {}
     if one.match.fresh:
-        own = models.init(module, key, shape)
+        own = models.init(module, key, shape, dtype)
         own = tree.flatten({"params": own[0], **own[1]})
         flat.update({path: own[path] for path in one.match.fresh})
     for ours, part in one.parts.items():
@@ -103,6 +106,7 @@ def fit(
     module: nn.Module,
     shape: Sequence[int],
     *,
+    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -111,7 +115,9 @@ def fit(
 
     Only names and shapes are compared, and of a safetensors file only they are read.
     """
-    return _open(path, module, shape, fresh, unused, layers).match
+    return _open(
+        path, module, _wanted(module, shape, dtype), fresh, unused, layers
+    ).match
 
 
 def match(
@@ -119,6 +125,7 @@ def match(
     module: nn.Module,
     shape: Sequence[int],
     *,
+    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -130,6 +137,7 @@ def match(
         and counters of batches do not count.
       module: as of `load`.
       shape: of one example.
+      dtype: of one example.
       fresh: as of `load`.
       unused: as of `load`.
       layers: as of `load`.
@@ -137,8 +145,8 @@ def match(
     Raises:
       UserError: there is no layout for the model, or a pattern takes nothing.
     """
-    names, wanted = list(names), _wanted(module, shape)
-    return _matched(names, module, wanted, fresh, unused, layers)[0]
+    wanted = _wanted(module, shape, dtype)
+    return _matched(list(names), module, wanted, fresh, unused, layers)[0]
 
 
 class _Opened(NamedTuple):
@@ -151,14 +159,13 @@ class _Opened(NamedTuple):
 def _open(
     path: str | pathlib.Path,
     module: nn.Module,
-    shape: Sequence[int],
+    wanted: dict[str, jax.ShapeDtypeStruct],
     fresh: str,
     unused: str,
     layers: Sequence[int],
 ) -> _Opened:
     """Returns a file that was found to fit."""
     file = readers.locate(path)
-    wanted = _wanted(module, shape)
     entries = readers.read(file)
     found, parts, layout = _matched(entries, module, wanted, fresh, unused, layers)
     if found.ours or found.theirs:
@@ -173,7 +180,7 @@ def _open(
         stored = entries[part.name].shape
         try:
             got = part.convert(np.broadcast_to(np.float32(0), stored)).shape
-        except ValueError:
+        except (IndexError, ValueError):
             got = f"none of an array of shape {stored}"
         if got != wanted[ours].shape:
             raise errors.UserError(
@@ -240,6 +247,9 @@ def _there(names: Iterable[str], layout: layouts.Layout) -> dict[str, str]:
         short = name if layout is layouts.OWN else flax_file.torch_name(name)
         for prefix in ("module.", *layout.prefixes):
             short = short.removeprefix(prefix)
+        for old, new in layout.endings.items():
+            if short.endswith(old):
+                short = short.removesuffix(old) + new
         if not short.endswith(_COUNTER) and not re.search(layout.buffers, short):
             there[short if short not in there else name] = name
     return there
@@ -338,10 +348,14 @@ def _check_fields(
             )
 
 
-def _wanted(module: nn.Module, shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+def _wanted(
+    module: nn.Module, shape: Sequence[int], dtype: Any
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and dtypes of a model's weights, `{collection/path: ...}`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params, variables = jax.eval_shape(lambda k: models.init(module, k, shape), key)
+    params, variables = jax.eval_shape(
+        lambda k: models.init(module, k, shape, dtype), key
+    )
     return tree.flatten({"params": params, **variables})
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lib import errors
 from lib.models import checks
 
 
@@ -73,11 +72,7 @@ class Transformer(nn.Module):
         """Raises a `UserError` for a field out of its range."""
         checks.counts(self, "classes", "layers", "width", "heads", "expansion", "patch")
         checks.fractions(self, "dropout")
-        if self.width % self.heads:
-            raise errors.UserError(
-                f"Transformer.width: expected a multiple of the {self.heads} heads, "
-                f"got {self.width}"
-            )
+        checks.heads(self)
         super().__post_init__()
 
     @nn.compact

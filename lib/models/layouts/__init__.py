@@ -4,7 +4,11 @@ To add one: a file with a `LAYOUT` here, and its line below.
 """
 
 from lib.models.layouts import (
+    albert,
+    bert,
+    distilbert,
     efficientnet_lite,
+    gpt2,
     mobilenet,
     own,
     resnet_cifar,
@@ -22,6 +26,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "ImageNetResNet": (resnet_imagenet.LAYOUT,),
     "MobileNetV1": (mobilenet.TIMM_V1,),
     "MobileNetV2": (mobilenet.TORCHVISION_V2, mobilenet.TIMM_INVERTED),
+    "Decoder": (gpt2.LAYOUT,),
+    "Encoder": (bert.LAYOUT, distilbert.LAYOUT, albert.LAYOUT),
     "ResNet": (resnet_cifar.LAYOUT,),
     "ViT": (vit.LAYOUT,),
     "WideResNet": (wide_resnet.LAYOUT,),

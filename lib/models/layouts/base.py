@@ -14,9 +14,9 @@ class Part(NamedTuple):
 
     Attributes:
       name: of theirs; several of our weights may be parts of one of theirs.
-      convert: their array -> ours. It may fail with a `ValueError` on an array of an
-        impossible shape, and only moves values: it is also called on views that hold
-        one number, to learn shapes.
+      convert: their array -> ours. It may fail with a `ValueError` or `IndexError` on
+        an array of an impossible shape, and only moves values: it is also called on
+        views that repeat one number, to learn shapes.
     """
 
     name: str
@@ -32,15 +32,18 @@ class Layout(NamedTuple):
         the collection: `params/block_0/attention/query/kernel`.
       prefixes: each of which may stand before any of their names, or be missing.
       buffers: regular expression of names (without prefix) that hold no weights.
+      endings: {ending: ending}: older spellings of names -> those of `place`.
       copies: {name: name}: the first repeats the second, where it is there at all.
-      fields: the `config.json` beside the weights -> the model's fields it decides, a
-        `KeyError` where it is of another family; None: nothing is known of such files.
+      fields: the `config.json` beside the weights -> the model's fields that it decides
+        and shapes do not tell, a `KeyError` where it is of another family; None: such
+        files do not come with one.
     """
 
     family: str
     place: Callable[[str, nn.Module], str | Part]
     prefixes: tuple[str, ...] = ()
     buffers: str = r"$^"
+    endings: Mapping[str, str] = {}
     copies: Mapping[str, str] = {}
     fields: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
