@@ -24,8 +24,15 @@ def stage(**changes):
     config = ConfigDict(
         dict(
             start="",  # the stage whose weights it starts from; "" for fresh ones
-            weights="",  # a file of another library's, to start from; "" for none
-            model=model("mlp", widths=(300, 100), dropout=0.0),  # of a fresh start
+            weights="",  # to start from another library's: a file, a folder or a name
+            # of the Hugging Face hub; "" for none
+            fresh="",  # pattern of our weights that stay fresh all the same, such as
+            # "^logits/"; "" for none
+            unused="",  # pattern of their weights that are left out; "" for none
+            layers=(),  # which blocks, from 0, of the stage it starts from, or of the
+            # weights, become this stage's own model's; () for all
+            model=model("mlp", widths=(300, 100), dropout=0.0),  # unless it is that
+            # of the stage it starts from
             teacher="",  # the stage that teaches, or a tuple of them, whose logits
             # are averaged; "self": its own average (needs ema); "" for none
             cache=0,  # the teacher's largest logits of an example, kept on disk: it

@@ -12,11 +12,11 @@ from experiments import (
     scoring,
     shipping,
     shrinking,
+    starting,
     teaching,
 )
 from lib import errors, models, program, shrink, transforms
 from lib.data import dataset, teacher_cache
-from lib.models import foreign
 from lib.report import progress
 from lib.train import parallel, step, teachers
 
@@ -92,11 +92,7 @@ def _stage(config: Any, index: int, name: str) -> None:
         )
     teaching.check(name, stage, earlier)
     caching.check(name, stage)
-    if stage.start and stage.weights:
-        raise errors.UserError(
-            f"{name} starts from stage {stage.start!r} and from weights "
-            f"{stage.weights!r}; give one of the two"
-        )
+    starting.check(stage, name)
     if stage.steps < 0:
         raise errors.UserError(f"{name}.steps is at least 0, got {stage.steps}")
     if stage.use not in ("last", "best"):
@@ -122,18 +118,14 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
     shapes: dict[str, Any] = {}
     for index, name in enumerate(config.stages):
         stage = config[name]
-        if stage.start:
-            module, plan = found[stage.start].module, found[stage.start].cut
-            shapes[name] = shapes[stage.start]
-        else:
+        before = found.get(stage.start)
+        if starting.has_own_model(stage):
             module, plan = recipe.build_model(stage.model, data.classes), shrinking.NONE
-            if stage.weights:  # what does not fit is told before any compute
-                foreign.load(stage.weights, module, data.shape, data.inputs.DTYPE)
-            key = jax.eval_shape(lambda: jax.random.key(0))
-            shapes[name] = jax.eval_shape(
-                lambda k, m=module: models.init(m, k, data.shape, data.inputs.DTYPE),
-                key,
-            )
+            larger = before and (before.module, shapes[stage.start], before.cut)
+            shapes[name] = starting.outline(config, name, module, data, larger)
+        else:
+            module, plan = before.module, before.cut
+            shapes[name] = shapes[stage.start]
         rules = recipe.rules(config, stage)
         apply = models.make_apply(module)
         start = preparing.Prepared(*shapes[name], plan)

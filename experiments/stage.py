@@ -17,12 +17,12 @@ from experiments import (
     recipe,
     scoring,
     shrinking,
+    starting,
     teaching,
     workdir,
 )
 from lib import files, models
 from lib.data import dataset, inputs, pipeline, splits
-from lib.models import foreign
 from lib.report import metrics, progress
 from lib.train import checkpoint, evaluate, loop, parallel, step, teachers
 
@@ -171,27 +171,14 @@ def _teacher(settings: Any, at: pathlib.Path) -> tuple[Any, Any]:
 def _weights(
     config: Any, data: dataset.Dataset, stage: check.Stage, at: pathlib.Path
 ) -> preparing.Prepared:
-    """Returns the weights of an earlier stage or a file, or fresh ones."""
+    """Returns the weights of an earlier stage, with what was cut, or a stage's own."""
     settings = config[stage.name]
-    if settings.start:
+    if not starting.has_own_model(settings):
         start = packing.load(workdir.artifact_path(at, settings.start))
         plan = packing.cut(start.about)
         return preparing.Prepared(start.params, start.variables, plan)
-    if settings.weights:
-        loaded = foreign.load(
-            settings.weights, stage.module, data.shape, data.inputs.DTYPE
-        )
-        return preparing.Prepared(*loaded, shrinking.NONE)
-    key = jax.random.fold_in(jax.random.key(config.seed), stage.index)
-    # Barely optimised: it runs once, and compiling is what takes time.
-    fresh = jax.jit(
-        models.init,
-        static_argnums=(0, 2, 3),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
-    return preparing.Prepared(
-        *fresh(stage.module, key, data.shape, data.inputs.DTYPE), shrinking.NONE
-    )
+    own = starting.weights(config, stage.name, stage.index, stage.module, data, at)
+    return preparing.Prepared(*own, shrinking.NONE)
 
 
 def _fit(
@@ -284,5 +271,5 @@ def network_of(one: packing.Packed) -> tuple[step.Network, Any]:
 
 
 def settings_of_model(config: Any, name: str) -> dict[str, Any]:
-    """Returns the model settings of a stage, or of the stage it starts from."""
+    """Returns the model settings of a stage, or of the stage whose model it has."""
     return config[workdir.origin(config, name)].model.to_dict()

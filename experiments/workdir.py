@@ -63,8 +63,11 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def origin(config: Any, stage: str) -> str:
-    """Returns the stage that a stage and all before it started from."""
-    while config[stage].start:
+    """Returns the stage that a stage and all before it started from.
+
+    One that takes layers of another has a model of its own: it is where it starts.
+    """
+    while config[stage].start and not config[stage].layers:
         stage = config[stage].start
     return stage
 

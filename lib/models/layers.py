@@ -4,8 +4,11 @@ DistilBERT's way (Sanh et al. 2019, arXiv 1910.01108, section 3): a student begi
 one of every two layers of its teacher.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
+
+from flax import linen as nn
 
 from lib import errors, tree
 
@@ -87,3 +90,69 @@ def take(params: tree.Tree, layers: Sequence[int], pattern: str = BLOCK) -> tree
             if layer == block:
                 taken[renumbered(path, i, pattern)] = leaf
     return tree.unflatten(taken)
+
+
+def start(
+    own: tree.Tree, larger: tree.Tree, layers: Sequence[int], fresh: str = ""
+) -> tree.Tree:
+    """Returns a smaller model's weights, taken from a larger one.
+
+    Args:
+      own: nested dict of the smaller model's fresh weights; shapes will do.
+      larger: nested dict of the larger model's weights; shapes will do.
+      layers: as of `take`, one for each block of the smaller model.
+      fresh: regular expression of the smaller model's paths that keep their values; ""
+        for none.
+
+    Raises:
+      UserError: there are more or fewer layers than blocks; a weight that is not named
+        by `fresh` is missing in the larger model, left over, or of another shape;
+        `fresh` matches nothing.
+    """
+    mine = tree.flatten(own)
+    blocks = {n for path in mine if (n := number(path)) is not None}
+    if len(layers) != len(blocks):
+        raise errors.UserError(
+            f"layers: expected one for each of the model's {len(blocks)} blocks, got "
+            f"{tuple(layers)}"
+        )
+    taken = tree.flatten(take(larger, layers))
+    kept = tree.match([fresh], mine) if fresh else {}
+    for path in [*mine, *taken]:
+        if path in kept:
+            continue
+        shapes = [
+            tuple(there[path].shape) if path in there else "none"
+            for there in (mine, taken)
+        ]
+        if shapes[0] != shapes[1]:
+            raise errors.UserError(
+                f"layers: expected {path!r} to be alike in both models, got shape "
+                f"{shapes[0]} in the smaller and {shapes[1]} in the larger one; name "
+                "in `fresh` what is not to be taken"
+            )
+    return tree.unflatten({p: x if p in kept else taken[p] for p, x in mine.items()})
+
+
+def check_alike(smaller: nn.Module, larger: nn.Module) -> None:
+    """Raises a `UserError` unless two models differ in depth and dropout alone.
+
+    Shapes do not tell everything: heads may be joined, or activations differ.
+    """
+    names = [type(module).__name__ for module in (smaller, larger)]
+    if names[0] != names[1]:
+        raise errors.UserError(
+            f"layers: expected the {names[1]} whose layers are taken, got {names[0]}"
+        )
+    for field in dataclasses.fields(smaller):
+        if field.name in _MAY_DIFFER:
+            continue
+        values = [getattr(module, field.name) for module in (smaller, larger)]
+        if values[0] != values[1]:
+            raise errors.UserError(
+                f"layers: expected {names[0]}.{field.name}={values[1]!r}, as of the "
+                f"model whose layers are taken, got {values[0]!r}"
+            )
+
+
+_MAY_DIFFER = ("layers", "dropout", "axis_name", "name", "parent")

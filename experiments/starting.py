@@ -1,0 +1,144 @@
+"""Where the weights of a stage come from that has a model of its own.
+
+They are fresh, those of a file, or some layers of an earlier stage.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from experiments import packing, shrinking, workdir
+from lib import errors, models, shrink
+from lib.data import dataset
+from lib.models import foreign, layers
+from lib.report import progress
+
+
+def check(stage: Any, name: str) -> None:
+    """Raises a `UserError` for settings of a start that do not fit one another."""
+    if stage.start and stage.weights:
+        raise errors.UserError(
+            f"{name} starts from stage {stage.start!r} and from weights "
+            f"{stage.weights!r}; give one of the two"
+        )
+    if stage.unused and not stage.weights:
+        raise errors.UserError(
+            f"{name}.unused is of weights from outside; set {name}.weights or clear it"
+        )
+    if stage.layers and not (stage.start or stage.weights):
+        raise errors.UserError(
+            f"{name}.layers are of a stage or of weights; set {name}.start or "
+            f"{name}.weights, or clear it"
+        )
+    if stage.fresh and not (stage.weights or stage.layers):
+        raise errors.UserError(
+            f"{name}.fresh is what weights or layers do not give; set {name}.weights "
+            f"or {name}.layers, or clear it"
+        )
+    if not all(isinstance(n, int) and n >= 0 for n in stage.layers):
+        raise errors.UserError(
+            f"{name}.layers: expected numbers of blocks, from 0, got {stage.layers}"
+        )
+
+
+def has_own_model(stage: Any) -> bool:
+    """Returns whether a stage builds its own model, not that of its start."""
+    return not stage.start or bool(stage.layers)
+
+
+def outline(
+    config: Any,
+    name: str,
+    module: Any,
+    data: dataset.Dataset,
+    larger: tuple[Any, Any, shrink.Plan] | None,
+) -> Any:
+    """Returns shapes of `(params, variables)` as `weights` will give; computes nothing.
+
+    Says what comes from a file, and what of either side does not.
+
+    Args:
+      config: the whole config.
+      name: of the stage, which has a model of its own.
+      module: its model.
+      data: for the shape of an example.
+      larger: (module, shapes of its (params, variables), what was cut off them) of the
+        stage whose layers are taken, or None.
+
+    Raises:
+      UserError: what the weights come from does not fit.
+    """
+    stage = config[name]
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    own = jax.eval_shape(lambda k: models.init(module, k, data.shape), key)
+    if stage.weights:
+        found = foreign.fit(stage.weights, module, data.shape, **_asked(stage))
+        progress.say(f"{name}: {stage.weights}: {found.told()}")
+    if larger is not None:
+        source, shapes, cut = larger
+        if cut != shrinking.NONE:
+            raise errors.UserError(
+                f"{name}.layers: expected a stage that nothing was cut off, got "
+                f"{stage.start!r}"
+            )
+        layers.check_alike(module, source)
+        _taken(stage, own, shapes)
+        progress.say(
+            f"{name}: blocks {', '.join(map(str, stage.layers))} of {stage.start} "
+            f"become its own; fresh: {stage.fresh or 'nothing'}"
+        )
+    return own
+
+
+def weights(
+    config: Any,
+    name: str,
+    index: int,
+    module: Any,
+    data: dataset.Dataset,
+    at: pathlib.Path,
+) -> tuple[Any, Any]:
+    """Returns `(params, variables)` before a stage's first step.
+
+    Args:
+      config: the whole config.
+      name: of the stage, which has a model of its own.
+      index: of the stage, for what is random.
+      module: its model.
+      data: for the shape of an example.
+      at: the folder of the run.
+    """
+    stage = config[name]
+    key = jax.random.fold_in(jax.random.key(config.seed), index)
+    if stage.weights:
+        return foreign.load(stage.weights, module, data.shape, key=key, **_asked(stage))
+    # Barely optimised: it runs once, and compiling is what takes time.
+    fresh = jax.jit(
+        models.init,
+        static_argnums=(0, 2),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    own = fresh(module, key, data.shape)
+    if not stage.start:
+        return own
+    start = packing.load(workdir.artifact_path(at, stage.start))
+    return _taken(stage, own, (start.params, start.variables))
+
+
+def _asked(stage: Any) -> dict[str, Any]:
+    return {
+        "fresh": stage.fresh,
+        "unused": stage.unused,
+        "layers": tuple(stage.layers),
+    }
+
+
+def _taken(stage: Any, own: Any, larger: Any) -> tuple[Any, Any]:
+    """Returns `(params, variables)` out of a larger model's layers."""
+    if own[1] or larger[1]:
+        raise errors.UserError(
+            "layers: expected a model without running statistics, got "
+            f"{', '.join({**own[1], **larger[1]})}"
+        )
+    return layers.start(own[0], larger[0], stage.layers, stage.fresh), {}
