@@ -76,11 +76,11 @@ class Attention(nn.Module):
 
         query, key, value = headed("query"), headed("key"), headed("value")
         with jax.named_scope("scores"):
-            scores = jnp.einsum("bhqd,bhkd->bhqk", query, key) / np.sqrt(size)
+            scores = jnp.matmul(query, key.swapaxes(2, 3)) / np.sqrt(size)
         scores = jnp.where(allowed, scores, MASKED)
         weights = nn.softmax(scores)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         with jax.named_scope("mixed"):
-            mixed = jnp.einsum("bhqk,bhkd->bqhd", weights, value)
+            mixed = jnp.matmul(weights, value).transpose((0, 2, 1, 3))
         out = nn.DenseGeneral(width, (-2, -1), kernel_init=NORMAL, name="out")(mixed)
         return Attended(out, scores, query, key, value)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from lib import errors
 from lib.models import checks
 from lib.models.attention import NORMAL, Attended, Attention
-from lib.models.encoder import GELUS, dense, norm
+from lib.models.encoder import GELUS, dense
 
 TASKS = ("classify", "next")
 
@@ -39,9 +39,11 @@ class Block(nn.Module):
         """Returns the tokens `[B, L, W]` after the block, and its attention."""
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.heads, self.dropout, name="attention")
-        attended = attention(norm(self.epsilon, "norm_0")(x), allowed, train=train)
+        attended = attention(
+            nn.LayerNorm(self.epsilon, name="norm_0")(x), allowed, train=train
+        )
         x = x + drop(attended.out)
-        y = norm(self.epsilon, "norm_1")(x)
+        y = nn.LayerNorm(self.epsilon, name="norm_1")(x)
         y = GELUS[self.gelu](dense(self.intermediate, "dense_0")(y))
         return x + drop(dense(x.shape[-1], "dense_1")(y)), attended
 
@@ -139,7 +141,7 @@ class Decoder(nn.Module):
             x, attended = block(x, allowed, train=train)
             features[f"block_{i}"] = x
             features.update(attended.named(i))
-        x = features["hidden"] = norm(self.epsilon, "norm")(x)
+        x = features["hidden"] = nn.LayerNorm(self.epsilon, name="norm")(x)
         features["pooled"] = pooled = at_last_token(x, mask)
         if self.task == "next":
             return tokens.attend(x), features

@@ -16,11 +16,6 @@ GELUS = {
 POOLERS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
-def norm(epsilon: float, name: str) -> nn.LayerNorm:
-    """Returns layer norm; its variance is of the differences, as epsilons are small."""
-    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
-
-
 def dense(width: int, name: str) -> nn.Dense:
     """Returns a dense layer with BERT's initialisation."""
     return nn.Dense(width, kernel_init=NORMAL, name=name)
@@ -53,10 +48,10 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.heads, self.dropout, name="attention")
         attended = attention(x, allowed, train=train)
-        x = norm(self.epsilon, "norm_0")(x + drop(attended.out))
+        x = nn.LayerNorm(self.epsilon, name="norm_0")(x + drop(attended.out))
         y = GELUS[self.gelu](dense(self.intermediate, "dense_0")(x))
         y = dense(x.shape[-1], "dense_1")(y)
-        return norm(self.epsilon, "norm_1")(x + drop(y)), attended
+        return nn.LayerNorm(self.epsilon, name="norm_1")(x + drop(y)), attended
 
 
 class Encoder(nn.Module):
@@ -182,7 +177,7 @@ class Encoder(nn.Module):
             is_end = (ids == self.separator).astype(jnp.int32)
             behind = (jnp.cumsum(is_end, axis=1) > is_end) & mask
             x = x + table(self.types, name="types")(behind.astype(jnp.int32))
-        x = norm(self.epsilon, "embed_norm")(x)
+        x = nn.LayerNorm(self.epsilon, name="embed_norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if self.embedding:
             x = dense(self.width, "embed_project")(x)
