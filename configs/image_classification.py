@@ -2,8 +2,9 @@
 
 ResNet-20 (He et al. 2015, arXiv 1512.03385) with the weights for CIFAR-10 that
 github.com/akamaster/pytorch_resnet_cifar10 publishes under BSD-2 goes to Fashion-MNIST
-(Xiao et al. 2017, 1708.07747). Put the weights where `frozen.weights` says, or say where
-they are; the images are prepared beforehand: a run without them says with which command.
+(Xiao et al. 2017, 1708.07747). Put the weights where `frozen.weights` says, or say
+where they are. The images are prepared beforehand: a run without them says with which
+command.
 
 `frozen` trains a new last layer on the features as they are. `tuned` trains everything,
 with turns and flips, dropout and L2. `quantized` follows without training: batch norms
@@ -51,7 +52,7 @@ def get_config(arg=""):
     config.frozen = common.stage(
         model=common.model("resnet", depth=20, widths=(16, 32, 64), dropout=0.1),
         weights="~/.cache/pare/resnet20-12fca82f.th",
-        fresh="^params/logits/",
+        fresh="^logits/",
         transforms=("fixed",),
         freeze_norm=0.0,  # the features stay what they were
         steps=300,
