@@ -49,7 +49,6 @@ def loaded_agree(path, net, name, shape, classes=CLASSES, **fields):
     ("theirs", "depth", "fields"),
     [
         ("resnet18", 18, {}),
-        pytest.param("resnet34", 34, {}, marks=pytest.mark.slow),
         pytest.param("resnet50", 50, {}, marks=pytest.mark.slow),
         pytest.param(
             "resnext50_32x4d",
@@ -62,11 +61,6 @@ def loaded_agree(path, net, name, shape, classes=CLASSES, **fields):
 def test_resnets_of_imagenet(theirs, depth, fields, tmp_path):
     net = torchvision(theirs)
     agrees(net, tmp_path, "imagenet_resnet", (63, 45, 3), depth=depth, **fields)
-
-
-@pytest.mark.slow
-def test_timm_has_torchvisions_resnet(tmp_path):
-    agrees(timm("resnet18"), tmp_path, "imagenet_resnet", (40, 40, 3), depth=18)
 
 
 @pytest.mark.slow
