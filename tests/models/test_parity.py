@@ -45,16 +45,16 @@ def loaded_agree(path, net, name, shape, classes=CLASSES, **fields):
 
 
 # Sides that no stride divides, so that every border is of account.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "depth", "fields"),
     [
         ("resnet18", 18, {}),
-        pytest.param("resnet50", 50, {}, marks=pytest.mark.slow),
-        pytest.param(
+        ("resnet50", 50, {}),
+        (
             "resnext50_32x4d",
             50,
             {"widths": (128, 256, 512, 1024), "expansion": 2, "groups": 32},
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -90,15 +90,12 @@ def test_scaled_efficientnet_lite(tmp_path):
     agrees(net, tmp_path, "efficientnet_lite", (33, 40, 3), **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pool", "fields"),
     [
         ("token", {}),
-        pytest.param(
-            "mean",
-            {"class_token": False, "global_pool": "avg", "fc_norm": False},
-            marks=pytest.mark.slow,
-        ),
+        ("mean", {"class_token": False, "global_pool": "avg", "fc_norm": False}),
     ],
 )
 def test_vit(pool, fields, tmp_path):
