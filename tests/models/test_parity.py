@@ -64,10 +64,8 @@ def test_resnets_of_imagenet(theirs, depth, fields, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1.0, 0.35])
-def test_mobilenet_v2(width, tmp_path):
-    net = torchvision("mobilenet_v2", width_mult=width)
-    agrees(net, tmp_path, "mobilenet_v2", (63, 45, 3), width=width)
+def test_mobilenet_v2(tmp_path):
+    agrees(torchvision("mobilenet_v2"), tmp_path, "mobilenet_v2", (63, 45, 3))
 
 
 @pytest.mark.slow
@@ -75,7 +73,6 @@ def test_mobilenet_v2(width, tmp_path):
     ("theirs", "name"),
     [
         ("mobilenetv1_100", "mobilenet_v1"),
-        ("mobilenetv2_100", "mobilenet_v2"),
         ("tf_efficientnet_lite0", "efficientnet_lite"),
     ],
 )
@@ -84,10 +81,25 @@ def test_mobile_networks_of_timm(theirs, name, tmp_path):
 
 
 @pytest.mark.slow
-def test_scaled_efficientnet_lite(tmp_path):
-    fields = {"width": 1.1, "depth": 1.2}
-    net = timm("tf_efficientnet_lite2")
-    agrees(net, tmp_path, "efficientnet_lite", (33, 40, 3), **fields)
+@pytest.mark.parametrize(
+    ("theirs", "name", "fields"),
+    [
+        ("resnet34", "imagenet_resnet", {"depth": 34}),
+        ("mobilenetv2_100", "mobilenet_v2", {}),
+        ("tf_efficientnet_lite4", "efficientnet_lite", {"width": 1.4, "depth": 1.8}),
+        ("vit_small_patch16_224", "vit", {"width": 384, "heads": 6}),
+    ],
+)
+def test_names_and_sizes_of_more_of_timms_networks(theirs, name, fields):
+    net = timm(theirs)
+    module = models.build(name, classes=CLASSES, **fields)
+    found = foreign.match(net.state_dict(), module, (224, 224, 3))
+    assert (found.ours, found.theirs) == ([], [])
+    params, _ = jax.eval_shape(
+        lambda key: models.init(module, key, (224, 224, 3)), jax.random.key(0)
+    )
+    count = sum(x.size for x in jax.tree.leaves(params))
+    assert count == sum(x.numel() for x in net.parameters())
 
 
 @pytest.mark.slow
