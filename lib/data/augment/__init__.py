@@ -30,7 +30,7 @@ from lib.data.augment.geometry import (
     turn,
 )
 from lib.data.augment.mixing import Batch, Mixing, cutmix, mixup
-from lib.data.augment.randaugment import randaugment
+from lib.data.augment.randaugment import OPERATIONS, randaugment
 
 # Name in a config -> factory, fed with the settings that stand under that name.
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
@@ -113,6 +113,7 @@ __all__ = [
     "AUGMENTATIONS",
     "FILLS",
     "MIXINGS",
+    "OPERATIONS",
     "Augmentation",
     "Augmentations",
     "Batch",
