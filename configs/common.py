@@ -105,8 +105,8 @@ def base(experiment="compress", stages=()):
             save_every=200,  # steps between validations and checkpoints
             stages=tuple(stages),
             data=dict(
-                name="digits",  # ours, or any TFDS name
-                kind="image",  # of the data
+                name="digits",  # ours; a file or a folder; "sklearn/iris"; any of TFDS
+                kind="image",  # of the data; or "table"
                 data_dir="",  # "" for TFDS's default
                 train="train",  # names of the set's splits
                 validation="",  # "" draws a part of the train split
@@ -121,6 +121,17 @@ def base(experiment="compress", stages=()):
                 image_shape=(),  # (H, W, C) to resize to, C from 1 to 3 or back
                 resize_by="stretch",  # or "crop", "pad": of other proportions
                 resample="bilinear",  # or "bicubic"
+                table=dict(
+                    columns=(),  # that inputs are made of; () for all but the label
+                    categorical=(),  # columns whose numbers name categories
+                    impute="median",  # or "mean", "most_frequent", "constant": 0
+                    standardise=True,
+                    select="",  # or "variance", "mutual_information", "l1", "rfe"
+                    keep=0.0,  # features, or a fraction of them; 0: by threshold
+                    threshold=0.0,  # scores of kept features are above it
+                    inverse_strength=1.0,  # of the penalty of l1 and rfe
+                    seed=0,  # of the selection
+                ),
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead
             ),

@@ -100,6 +100,11 @@ def _stage(config: Any, index: int, name: str) -> None:
     if stage.use == "best" and not stage.steps:
         raise errors.UserError(f"{name}.use='best' needs steps, got {name}.steps=0")
     preparing.check(config, stage)
+    if stage.augment and config.data.kind != "image":
+        raise errors.UserError(
+            f"{name}.augment: {stage.augment[0]!r} is of images, and data.kind is "
+            f"{config.data.kind!r}"
+        )
     if not 0 <= stage.ema < 1:
         raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
     parallel.check_batch(stage.batch_size)

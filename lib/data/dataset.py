@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from lib import errors
-from lib.data import chosen, images, inputs, parts, sources, splits
+from lib.data import chosen, images, inputs, parts, sources, splits, tables
 
 
 class Dataset(NamedTuple):
@@ -53,10 +53,11 @@ class Dataset(NamedTuple):
 
 # Kind -> (opened source, names of its splits, **settings) -> the fields of a `Dataset`
 # after its name.
-KINDS: dict[str, Callable[..., Any]] = {"image": images.load}
+KINDS: dict[str, Callable[..., Any]] = {"image": images.load, "table": tables.load}
 # Kind -> the settings that it alone takes.
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "normalisation", "image_shape", "resize_by", "resample")
+    "image": ("image", "normalisation", "image_shape", "resize_by", "resample"),
+    "table": ("table",),
 }
 
 

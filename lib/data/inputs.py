@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 
 from lib import errors
-from lib.data import normalise
+from lib.data import normalise, table_inputs
 
 
 class Inputs(Protocol):
@@ -36,6 +36,7 @@ class Inputs(Protocol):
 # Kind -> the inverse of `plain`.
 KINDS: dict[str, Callable[[dict[str, Any]], Inputs]] = {
     "image": normalise.from_plain,
+    "table": table_inputs.from_plain,
 }
 
 

@@ -10,7 +10,7 @@ from configs import common
 from experiments import recipe, scoring
 from lib import files, objectives, program
 from lib import transforms as T
-from lib.data import augment
+from lib.data import augment, dataset, table_fit
 from tests.configs.test_smoke import CONFIGS
 from tests.e2e import runs
 
@@ -109,6 +109,19 @@ def test_the_settings_of_a_calibration_are_its_arguments(name):
     assert set(recipe.CALIBRATED_BY[name]) <= set(settings)
     settings.calibration = name
     assert isinstance(recipe.calibration(settings), program.Calibration)
+
+
+def test_the_settings_of_a_table_are_the_arguments_of_its_fit():
+    settings = set(common.base().data.table) - {"columns", "categorical"}
+    assert settings == options(table_fit.fit, {"columns", "stored", "classes"})
+    assert settings == options(table_fit.check)
+
+
+def test_labels_keep_the_settings_of_their_kind_of_data():
+    settings = common.base().data.to_dict()
+    assert dataset.own(settings) == {k: v for k, v in settings.items() if k != "table"}
+    table = dataset.own({**settings, "kind": "table"})
+    assert "table" in table and not {"image", "normalisation"} & set(table)
 
 
 def test_strengths_are_settings_of_their_techniques():
