@@ -67,6 +67,11 @@ def _page(
         sections.coverage(coverage),
         sections.settings(result),
     ]
+    return shell(title, parts)
+
+
+def shell(title: str, parts: Sequence[str]) -> str:
+    """Returns a whole page; `title` and `parts` are HTML."""
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -125,7 +130,8 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _figure(svg: str, *, narrow: bool = False) -> str:
+def figure(svg: str, *, narrow: bool = False) -> str:
+    """Returns a figure of a page."""
     kind = ' class="narrow"' if narrow else ""
     return f"<figure{kind}>{svg}</figure>\n"
 
@@ -159,7 +165,7 @@ def _sizes(result: Mapping[str, Any], drawn: Figure) -> str:
         "One point a file; up and to the left is better. The line is the Pareto front: "
         "no other file is both smaller and more accurate. Filled points are packed."
     )
-    return sections.section("Size against accuracy", note, _figure(svg, narrow=True))
+    return sections.section("Size against accuracy", note, figure(svg, narrow=True))
 
 
 def _training(result: Mapping[str, Any], curves: Curves) -> str:
@@ -171,7 +177,7 @@ def _training(result: Mapping[str, Any], curves: Curves) -> str:
         f"Loss and accuracy against the step in {', '.join(curves)}",
     )
     note = "Loss (logarithmic) and accuracy as each stage went on."
-    return sections.section("Training", note, _figure(svg) + sections.stages(result))
+    return sections.section("Training", note, figure(svg) + sections.stages(result))
 
 
 def _weights(layers: Layers) -> str:
@@ -193,11 +199,11 @@ def _weights(layers: Layers) -> str:
     return sections.section(
         "Sparsity by layer",
         first + _omitted(layer_plots.left_out(layers, layer_plots.BARS)),
-        _figure(zeros, narrow=True),
+        figure(zeros, narrow=True),
     ) + sections.section(
         "Weights by layer",
         second + _omitted(layer_plots.left_out(layers, layer_plots.HISTOGRAMS)),
-        _figure(bins) + sections.layers(layers),
+        figure(bins) + sections.layers(layers),
     )
 
 
