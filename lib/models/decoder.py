@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         positions = nn.Embed(
             self.max_length, self.width, embedding_init=NORMAL, name="positions"
         )
-        x = tokens(ids) + positions(jnp.arange(length)[None])
+        x = tokens(ids) + positions(jnp.arange(length, dtype=jnp.int32)[None])
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         features = {"embed": x, "mask": mask}
         allowed = mask[:, None, None] & np.tri(length, dtype=bool)[None, None]
@@ -156,6 +156,6 @@ def at_last_token(x: jax.Array, mask: jax.Array) -> jax.Array:
 
     It is 0 where no place is.
     """
-    after = jnp.cumsum(mask[:, ::-1].astype(jnp.int32), axis=1)[:, ::-1]
-    last = mask & (after == 1)
+    places = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
+    last = places == jnp.max(jnp.where(mask, places, -1), axis=1, keepdims=True)
     return jnp.sum(x * last[..., None].astype(x.dtype), axis=1)

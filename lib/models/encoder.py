@@ -171,11 +171,11 @@ class Encoder(nn.Module):
             embedding_init=NORMAL,
         )
         x = table(self.vocabulary, name="tokens")(ids)
-        places = jnp.arange(ids.shape[1])[None]
+        places = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
         x = x + table(self.max_length, name="positions")(places)
         if self.types:
-            is_end = (ids == self.separator).astype(jnp.int32)
-            behind = (jnp.cumsum(is_end, axis=1) > is_end) & mask
+            ends = jnp.where(ids == self.separator, places, ids.shape[1])
+            behind = (places > jnp.min(ends, axis=1, keepdims=True)) & mask
             x = x + table(self.types, name="types")(behind.astype(jnp.int32))
         x = nn.LayerNorm(self.epsilon, name="embed_norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
