@@ -49,19 +49,19 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedded tokens, causal pre-norm blocks, and logits of a class or of next tokens.
+    """Embedded tokens, causal pre-norm blocks, and logits of a class or the next token.
 
     Each place looks at itself and at those before it. With `task="classify"` the last
     token's vector gives the logits of the text, without bias, as GPT-2's classifiers
-    have it; with "next" each place has logits of the id that follows it, by the
-    embedding of the tokens itself.
+    have it. With "next" the embedding of the tokens itself gives logits of the id that
+    follows each place; those of the last token are the logits of the text.
 
     Layers: `tokens` and `positions` (embeddings), `block_0`, ... (see `Block`), `norm`,
     and `logits` with "classify".
     Features: `embed` and, for each block i, `block_i` `[B, L, W]`; `scores_i`,
     `query_i`, `key_i`, `value_i` (see `Attended`); `mask` bool `[B, L]`, True = a
     token; `hidden` `[B, L, W]` after `norm`; `pooled` `[B, W]`, `hidden` at the last
-    token.
+    token; with "next" also `next` `[B, L, vocabulary]`, the logits at each place.
 
     Attributes:
       classes: number of logits; with "next" it equals `vocabulary`.
@@ -112,10 +112,7 @@ class Decoder(nn.Module):
     def __call__(
         self, ids: jax.Array, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns logits and features of ids `[B, L]`, whole numbers.
-
-        Logits are `[B, classes]`, with task "next" `[B, L, vocabulary]`.
-        """
+        """Returns logits `[B, classes]` and features of ids `[B, L]`, whole numbers."""
         checks.ids(self, ids)
         mask = ids != self.pad
         length = ids.shape[1]
@@ -144,7 +141,8 @@ class Decoder(nn.Module):
         x = features["hidden"] = nn.LayerNorm(self.epsilon, name="norm")(x)
         features["pooled"] = pooled = at_last_token(x, mask)
         if self.task == "next":
-            return tokens.attend(x), features
+            features["next"] = tokens.attend(x)
+            return at_last_token(features["next"], mask), features
         logits = nn.Dense(
             self.classes, use_bias=False, kernel_init=NORMAL, name="logits"
         )

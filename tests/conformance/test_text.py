@@ -37,16 +37,6 @@ def case(name):
     return models.case(MODULES[name], models.tokens)
 
 
-@functools.cache
-def wanted(name):
-    one = case(name)
-    return np.asarray(jax.jit(one.f)(one.weights, one.x))
-
-
-def off(name, found):
-    return float(np.linalg.norm(found - wanted(name)) / np.linalg.norm(wanted(name)))
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_sites_are_named(name):
     one = case(name)
@@ -73,16 +63,12 @@ def test_weights():
             assert (w == 0).mean() >= 0.45, path
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "encoder",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("decoder", "next")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "next"])
 def test_activations_in_float_and_in_integers(name):
-    one = case(name)
-    batches = [(one.again(seed),) for seed in range(2)]
+    one = models.case(MODULES[name].clone(layers=1), models.tokens)
+    wanted = jax.jit(one.f)(one.weights, one.x)
+    batches = [(one.x,)]
     rules = ((".", {"bits": 8, "symmetric": False}),)
     ranges = program.calibrate(one.f, one.weights, batches, program.minmax())
     assert all(
@@ -96,7 +82,7 @@ def test_activations_in_float_and_in_integers(name):
     rounded = {**one.weights, "params": t.decode(code, state)}
     f = jax.jit(program.fake_quantize(one.f, ranges, rules))
     floats = np.asarray(f(rounded, one.x))
-    assert 0 < off(name, floats) < 0.1
+    assert 0 < np.linalg.norm(floats - wanted) / np.linalg.norm(wanted) < 0.1
     frozen = t.freeze(jax.device_get(code), jax.device_get(state))
     whole = {**one.weights, "params": program.integer_params(frozen)}
     rows = program.integers(one.f, ranges, rules)(whole, one.x)
@@ -106,7 +92,7 @@ def test_activations_in_float_and_in_integers(name):
     np.testing.assert_allclose(found / scale, floats / scale, atol=0.02)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ["encoder", "next"])
 def test_heads_and_widths_go(name):
     one = cuts.halved(case(name))
     kernel = one.weights["params"]["block_0"]["attention"]["query"]["kernel"]
@@ -120,12 +106,19 @@ def test_sharing_is_tying():
     """ALBERT's shared block computes what `tie` of all blocks does."""
     params = case("encoder").weights["params"]
     t = T.tie(layers=r"block_(\d+)/", pattern=".", every=0, paths=(), start="first")
-    code, state = t.encode(params)
+    code, state = jax.jit(t.encode)(params)
     shared = MODULES["encoder"].clone(share=True)
     own = {k: v for k, v in params.items() if k != "block_1"}
     x = case("encoder").x
-    tied = MODULES["encoder"].apply({"params": t.decode(code, state)}, x, train=False)
-    one = shared.apply({"params": own}, x, train=False)
-    np.testing.assert_array_equal(tied[0], one[0])
+
+    @jax.jit
+    def both(code, own):
+        tied = {"params": t.decode(code, state)}
+        return (
+            MODULES["encoder"].apply(tied, x, train=False)[0],
+            shared.apply({"params": own}, x, train=False)[0],
+        )
+
+    np.testing.assert_array_equal(*both(code, own))
     held = sum(w.size for w in jax.tree.leaves(code))
     assert held == sum(w.size for w in jax.tree.leaves(own))

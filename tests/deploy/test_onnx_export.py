@@ -46,8 +46,28 @@ def test_every_model_at_any_batch_from_one_file(name, shape, tmp_path):
         np.testing.assert_allclose(found, expected[:n], **exported.CLOSE)
 
 
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_models_of_text_at_any_batch(name, tmp_path):
+    fields = dict(layers=1, width=16, heads=2, intermediate=24, vocabulary=20)
+    fields |= {"encoder": dict(separator=1), "decoder": dict(pad=0)}[name]
+    module = models.build(name, classes=3, **fields)
+    ids = np.random.default_rng(0).integers(1, 20, (4, 7)).astype(np.int32)
+    ids[1, 3:] = 0
+    params, _ = exported.drawn(
+        jax.eval_shape(lambda: models.init(module, jax.random.key(0), (7,), np.int32))
+    )
+
+    def f(params, ids):
+        return module.apply({"params": params}, ids, train=False)[0]
+
+    path = tmp_path / "text.onnx"
+    exported.check(f, params, ids, path)
+    ops = exported.written(path)
+    assert (ops["Softmax"], ops["Gelu"], ops["LayerNormalization"]) == (1, 1, 3)
+
+
 def test_every_model_there_is_was_tried():
-    assert set(exported.MODELS) == set(models.MODELS)
+    assert set(exported.MODELS) | {"encoder", "decoder"} == set(models.MODELS)
 
 
 def test_batch_norm_and_transpositions_are_folded_away(tmp_path):
