@@ -71,10 +71,10 @@ def outline(
     """
     stage = config[name]
     key = jax.eval_shape(lambda: jax.random.key(0))
-    of = dict(shape=data.shape, dtype=data.inputs.DTYPE)
-    own = jax.eval_shape(lambda k: models.init(module, k, **of), key)
+    like = data.shape, data.inputs.DTYPE
+    own = jax.eval_shape(lambda k: models.init(module, k, *like), key)
     if stage.weights:
-        found = foreign.fit(stage.weights, module, **of, **_asked(stage))
+        found = foreign.fit(stage.weights, module, *like, **_asked(stage))
         progress.say(f"{name}: {stage.weights}: {found.told()}")
     if larger is not None:
         source, shapes, cut = larger
@@ -112,16 +112,16 @@ def weights(
     """
     stage = config[name]
     key = jax.random.fold_in(jax.random.key(config.seed), index)
-    of = dict(shape=data.shape, dtype=data.inputs.DTYPE)
+    like = data.shape, data.inputs.DTYPE
     if stage.weights:
-        return foreign.load(stage.weights, module, **of, key=key, **_asked(stage))
+        return foreign.load(stage.weights, module, *like, key=key, **_asked(stage))
     # Barely optimised: it runs once, and compiling is what takes time.
     fresh = jax.jit(
         models.init,
         static_argnums=(0, 2, 3),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    own = fresh(module, key, data.shape, data.inputs.DTYPE)
+    own = fresh(module, key, *like)
     if not stage.start:
         return own
     start = packing.load(workdir.artifact_path(at, stage.start))

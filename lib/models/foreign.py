@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -54,8 +53,8 @@ def load(
     path: str | pathlib.Path,
     module: nn.Module,
     shape: Sequence[int],
+    dtype: Any = np.float32,
     *,
-    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -73,8 +72,8 @@ def load(
         name of its hub.
       module: a model whose class is in `layouts.LAYOUTS`, or any whose own paths are
         the names of the file.
-      shape: of one example.
-      dtype: of one example.
+      shape: of one input, as for `models.init`.
+      dtype: of the input.
       fresh: regular expression of the model's paths (`logits/kernel`) that keep their
         fresh values, whatever the file holds; "" for none.
       unused: regular expression of the file's names that the model has no use for; ""
@@ -105,8 +104,8 @@ def fit(
     path: str | pathlib.Path,
     module: nn.Module,
     shape: Sequence[int],
+    dtype: Any = np.float32,
     *,
-    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -124,8 +123,8 @@ def match(
     names: Iterable[str],
     module: nn.Module,
     shape: Sequence[int],
+    dtype: Any = np.float32,
     *,
-    dtype: Any = jnp.float32,
     fresh: str = "",
     unused: str = "",
     layers: Sequence[int] = (),
@@ -136,8 +135,8 @@ def match(
       names: of the file; a leading "module.", which PyTorch's DataParallel puts there,
         and counters of batches do not count.
       module: as of `load`.
-      shape: of one example.
-      dtype: of one example.
+      shape: of one input, as for `models.init`.
+      dtype: of the input.
       fresh: as of `load`.
       unused: as of `load`.
       layers: as of `load`.
