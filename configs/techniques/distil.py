@@ -1,0 +1,97 @@
+"""A small CNN on the digits learns from a larger one: by logits, features, relations.
+
+Papers: Hinton 2015 (arXiv 1503.02531), FitNets (1412.6550), attention transfer
+(1612.03928), born-again networks (1805.04770), relations (1904.05068), correlation
+congruence (1904.01802), one's own last layer (1905.08094), similarity (1907.09682),
+contrast (1910.10699), DKD (2203.08679), DIST (2205.10536), mean teacher (1703.01780).
+
+    python run.py --config=configs/techniques/distil.py --workdir=/tmp/distil
+    python run.py --config=configs/techniques/distil.py:crd --workdir=/tmp/crd
+    python run.py --config=configs/techniques/distil.py:smoke --workdir=/tmp/smoke
+"""
+
+from configs import common
+
+MAPS = (("stage_0", "stage_0"), ("stage_1", "stage_1"))
+
+
+def learns(*terms, **changes):
+    """Returns the variant whose student has these terms besides the labels."""
+
+    def change(config):
+        config.compressed.objective = ("cross_entropy", *terms)
+        with config.ignore_type():  # of teacher: one name or several
+            config.compressed.update(changes)
+        return config
+
+    return change
+
+
+def born_again(kind):
+    """Returns the variant of a kind of born-again network, of the teacher's size."""
+
+    def change(config):
+        config.born_again.kind = kind
+        config.compressed.objective = ("born_again",)
+        config.compressed.model = config.teacher.model
+        return config
+
+    return change
+
+
+def several(config):
+    """Two teachers of different widths."""
+    config.stages = ("teacher", "second", "compressed")
+    return learns("distill", teacher=("teacher", "second"))(config)
+
+
+def smoke(config):
+    """Shrinks the models too; several terms with weights of their own at once."""
+    config.teacher.model.widths = (6, 8)
+    config.compressed.model.widths = (3, 4)
+    config.crd.size = 8
+    terms = ("distill", "hint", "crd", "self_distill", "rkd_distance")
+    return common.smoke(learns(*terms)(config))
+
+
+def get_config(arg=""):
+    config = common.base(stages=("teacher", "second", "compressed"))
+    config.stages = ("teacher", "compressed")
+    settings = dict(steps=1000, learning_rate=3e-3)
+    config.teacher = common.stage(
+        model=common.model("cnn", widths=(32, 64), depth=1, dropout=0.0), **settings
+    )
+    config.second = common.stage(
+        model=common.model("cnn", widths=(24, 48), depth=1, dropout=0.0), **settings
+    )
+    config.compressed = common.stage(
+        model=common.model("cnn", widths=(4, 8), depth=1, dropout=0.0),
+        teacher="teacher",
+        objective=("cross_entropy", "distill"),
+        steps=500,
+        learning_rate=3e-3,
+    )
+    config.hint.pairs = (("stage_1", "stage_1"),)
+    config.attention_transfer.pairs = MAPS
+    config.similarity.pairs = MAPS
+    return common.variant(
+        arg,
+        config,
+        smoke=smoke,
+        alone=learns(teacher=""),
+        several=several,
+        cached=learns("distill", cache=10),
+        top3=learns("distill", cache=3),
+        itself=learns("distill", teacher="self", ema=0.95),
+        exits=learns("self_distill", teacher=""),
+        dkd=learns("dkd"),
+        dist=learns("dist"),
+        dkpp=born_again("dkpp"),
+        cwtm=born_again("cwtm"),
+        hint=learns("hint"),
+        attention=learns("attention_transfer"),
+        similarity=learns("similarity"),
+        rkd=learns("rkd_distance", "rkd_angle"),
+        correlation=learns("correlation"),
+        crd=learns("crd"),
+    )
