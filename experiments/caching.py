@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import teaching, workdir
 from lib import errors, objectives
-from lib.data import dataset, inputs, pipeline, teacher_cache
+from lib.data import augment, dataset, inputs, pipeline, teacher_cache
 from lib.report import progress
 from lib.train import teachers
 
@@ -31,6 +31,12 @@ def check(name: str, stage: Any) -> None:
             f"{name}.cache keeps logits of earlier stages that teach, and "
             f"{name}.teacher is {stage.teacher!r}"
         )
+    for augmentation in stage.augment:
+        if augmentation in augment.MIXINGS:
+            raise errors.UserError(
+                f"{name}: {augmentation} mixes examples, and a cache holds logits of "
+                f"examples as they are; set {name}.cache=0"
+            )
     for term in stage.objective:
         if term in objectives.NEEDS_FEATURES:
             raise errors.UserError(

@@ -16,7 +16,7 @@ from experiments import (
     teaching,
 )
 from lib import errors, models, program, shrink, transforms
-from lib.data import dataset, teacher_cache
+from lib.data import augment, dataset, teacher_cache
 from lib.report import progress
 from lib.train import parallel, step, teachers
 
@@ -147,8 +147,8 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         rows = program.coverage(network.apply, rules, points=points)(
             params, variables, data.example, train=False, key=None
         )
-        kept = teacher_cache.shapes(1, stage.cache, data.classes) if stage.cache else {}
-        _objective(made, (params, variables, {}), taught, data.example, kept)
+        weights = (params, variables, {})
+        _objective(made, weights, taught, _batch(stage, data))
         found[name] = Stage(name, index, module, rules, points, taken, rows, start.plan)
         _tell(found[name])
     return list(found.values())
@@ -174,18 +174,23 @@ def _teacher(
     return teaching.of(networks, weights)
 
 
-def _objective(
-    made: step.Recipe, weights: Any, taught: Any, inputs: Any, kept: dict[str, Any]
-) -> None:
-    """Raises a `UserError` if a stage's objective does not fit what it is of."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+def _batch(stage: Any, data: dataset.Dataset) -> dict[str, Any]:
+    """Returns shapes and dtypes of a batch of one example, as a stage's step has it."""
     batch = {
-        **kept,
-        "input": inputs,
+        "input": data.example,
         "label": jax.ShapeDtypeStruct((1,), jnp.int32),
         "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
-        "key": key,
+        "key": jax.eval_shape(lambda: jax.random.key(0)),
     }
+    if any(name in augment.MIXINGS for name in stage.augment):
+        batch["target"] = jax.ShapeDtypeStruct((1, data.classes), jnp.float32)
+    if stage.cache:
+        batch |= teacher_cache.shapes(1, stage.cache, data.classes)
+    return batch
+
+
+def _objective(made: step.Recipe, weights: Any, taught: Any, batch: Any) -> None:
+    """Raises a `UserError` if a stage's objective does not fit what it is of."""
 
     def loss(key, weights, taught, batch):
         outputs, _ = made.network(*weights, batch["input"])
@@ -196,7 +201,7 @@ def _objective(
         own = (heads,) if heads else ()
         return made.objective(outputs, batch, weights[0], told, *own)
 
-    jax.eval_shape(loss, key, weights, taught, batch)
+    jax.eval_shape(loss, batch["key"], weights, taught, batch)
 
 
 def _tell(stage: Stage) -> None:

@@ -14,9 +14,7 @@ def _confidence(student: jax.Array, teacher: jax.Array, batch: Any) -> jax.Array
     largest = jnp.max(jax.nn.softmax(teacher), axis=-1)
     weight = batch["weight"]
     share = jnp.where(weight > 0, weight * largest, 0)
-    return weighting.weighted_mean(
-        task.label_loss(student, base.label("born_again", batch)), share
-    )
+    return weighting.weighted_mean(task.given_loss(student, batch), share)
 
 
 def _permuted(student: jax.Array, teacher: jax.Array, batch: Any) -> jax.Array:

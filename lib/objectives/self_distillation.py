@@ -18,7 +18,7 @@ def self_distill(
     Each named feature of the student gets an exit of its own: its mean over all axes
     but the first and last, and a learned affine map to logits, which is thrown away
     with the other heads. An exit contributes `(1 - a)` times the cross-entropy with
-    the label and `a T**2` times the divergence from the network's own last logits,
+    the labels and `a T**2` times the divergence from the network's own last logits,
     which no gradient reaches this way. Exits add up; the mean goes over
     `batch["weight"]`. No teacher is needed. The paper's third part, a distance of
     features, is left out, and its exits have layers before the mean.
@@ -29,8 +29,7 @@ def self_distill(
       temperature: T, above 0. May be traced.
 
     Raises:
-      UserError: a setting out of its range; when traced, if a feature is unknown or
-        labels were mixed.
+      UserError: a setting out of its range; when traced, if a feature is unknown.
     """
     if not features or isinstance(features, str):
         raise errors.UserError(
@@ -54,14 +53,13 @@ def self_distill(
     def term(
         outputs: Any, batch: Any, params: Any, teacher: Any, heads: Any
     ) -> jax.Array:
-        label = base.label("self_distill", batch)
         last = lax.stop_gradient(outputs[0]) / temperature
         total = 0.0
         for i, x in enumerate(found(outputs)):
             mean = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
             logits = base.mapped(heads[f"exit_{i}"], mean)
             soft = distillation.divergence(last, logits / temperature)
-            hard = task.label_loss(logits, label)
+            hard = task.given_loss(logits, batch)
             each = (1 - share) * hard + share * temperature**2 * soft
             total += weighting.weighted_mean(each, batch["weight"])
         return total

@@ -131,6 +131,6 @@ def test_a_setting_out_of_its_range_is_one_line(name, changes):
 
 def test_mixed_labels_are_refused():
     batch = {**samples.BATCH, "target": samples.STUDENT[0]}
-    for name in ("dkd", "crd", "self_distill", "born_again"):
+    for name in ("dkd", "crd"):
         with pytest.raises(errors.UserError, match="one label an example"):
             samples.value(samples.term(name), batch=batch)

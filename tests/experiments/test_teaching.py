@@ -1,0 +1,167 @@
+"""Who teaches a stage, through whole stages of a few steps on the digits."""
+
+import functools
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import common
+from experiments import check, packing, recipe, stage, workdir
+from lib import errors, tree
+from lib.report import metrics
+from tests.train import jobs
+
+# Compiled steps are most of the time: MLPs of a few units.
+SMALL = {"one": (6,), "two": (4,), "pupil": (3,)}
+
+
+@functools.cache
+def digits():
+    return recipe.load_data(common.base().data)
+
+
+def config(stages=("one", "two", "pupil"), **changes):
+    made = common.base(stages=stages)
+    for name in stages:
+        made[name] = common.stage(
+            model=common.model("mlp", widths=SMALL[name], dropout=0.0),
+            steps=4,
+            **(changes if name == "pupil" else {}),
+        )
+    made.log_every = 2
+    made.save_every = 2
+    made.hint.pairs = (("dense_0", "dense_0"),)
+    return made
+
+
+def train(made, at, names=None, stop=lambda: False):
+    """Trains the stages in a folder; returns {stage: its weights}."""
+    check.settings(made)
+    stages = check.stages(made, digits())
+    at = workdir.claim(at, made)
+    with metrics.MetricsWriter(at) as writer:
+        for one in stages:
+            if not workdir.record_path(at, one.name).exists():
+                stage.train(made, digits(), one, at, writer, stop)
+    return {n: packing.load(workdir.artifact_path(at, n)).params for n in made.stages}
+
+
+def beside(at, other):
+    """Returns a new folder with the teachers that are finished in another."""
+    for folder, suffix in (("artifacts", "pare"), ("stages", "json")):
+        (at / folder).mkdir(parents=True)
+        for name in ("one", "two"):
+            file = f"{folder}/{name}.{suffix}"
+            shutil.copy(other / file, at / file)
+    return at
+
+
+def curve(at, term):
+    """Returns what a term of the last stage was, as training went."""
+    lines = pathlib.Path(at, "metrics.jsonl").read_text().splitlines()
+
+    found = [json.loads(line) for line in lines]
+    return [one[term] for one in found if one["stage"] == "pupil" and term in one]
+
+
+def refused(made, message):
+    with pytest.raises(errors.UserError, match=message) as caught:
+        check.settings(made)
+        check.stages(made, digits())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_two_teachers_one_cache_and_a_regressor(tmp_path):
+    """The step gives the same whether both run in it or their logits are on disk."""
+    both = dict(teacher=("one", "two"), objective=("distill",))
+    first = tmp_path / "live"
+    live = train(config(**both), first)
+    made = config(**both, cache=10)
+    cached = train(made, beside(tmp_path / "cached", first))
+    jobs.close(cached["pupil"], live["pupil"], 1e-5)
+    (file,) = (tmp_path / "cached" / "caches").iterdir()
+    written = file.stat().st_mtime_ns
+
+    # A run that is killed before its last stage reads the file again.
+    workdir.record_path(tmp_path / "cached", "pupil").unlink()
+    again = train(made, tmp_path / "cached")
+    jobs.same(again["pupil"], cached["pupil"])
+    assert file.stat().st_mtime_ns == written
+    # So does another run, if it is told where.
+    made = config(**both, cache=10, cache_path=str(file))
+    jobs.same(train(made, beside(tmp_path / "other", first))["pupil"], cached["pupil"])
+    assert not (tmp_path / "other" / "caches").exists()
+    # But not one of another teacher.
+    made = config(teacher="one", objective=("distill",), cache=10, cache_path=str(file))
+    with pytest.raises(
+        errors.UserError, match="another teacher's logits: its teachers"
+    ):
+        train(made, beside(tmp_path / "wrong", first))
+
+    made = config(teacher=("one", "two"), objective=("distill", "hint"))
+    made.hint.pairs = (("dense_0", "0/dense_0"), ("dense_0", "1/dense_0"))
+    hinted = train(made, beside(tmp_path / "hinted", first))["pupil"]
+    assert tree.flatten(hinted).keys() == tree.flatten(live["pupil"]).keys()
+    assert all(value > 0 for value in curve(tmp_path / "hinted", "hint"))
+
+
+@pytest.mark.slow
+def test_a_stage_is_taught_by_its_own_average(tmp_path):
+    made = config(
+        ("pupil",), teacher="self", ema=0.5, objective=("cross_entropy", "distill")
+    )
+    train(made, tmp_path)
+    found = curve(tmp_path, "distill")
+    assert len(found) == 2 and 0 <= found[0] < found[1]
+
+
+def test_teachers_that_cannot_be_are_named():
+    refused(config(teacher=("one", "tow")), "pupil.teacher 'tow' is no earlier stage")
+    refused(config(teacher="self"), "set pupil.ema above 0")
+    refused(config(objective=("dkd",)), "pupil: term 'dkd' needs a teacher")
+
+
+def test_caches_that_cannot_be_are_named():
+    refused(config(cache=-1), "pupil.cache is at least 0")
+    refused(config(cache_path="x"), "pupil.cache_path is set, but pupil.cache is 0")
+    refused(config(cache=3), "pupil.teacher is ''")
+    refused(config(cache=3, teacher="self", ema=0.9), "pupil.teacher is 'self'")
+    objective = ("cross_entropy", "hint")
+    made = config(cache=3, teacher="one", objective=objective)
+    refused(made, "term 'hint' reads the teacher's features, .*set pupil.cache=0")
+    made = config(cache=3, teacher="one", augment=("mixup",))
+    refused(made, "mixup mixes examples, .*set pupil.cache=0")
+
+
+def test_features_that_do_not_fit_are_told_before_anything_runs():
+    made = config(teacher="one", objective=("hint",))
+    made.hint.pairs = (("dense_1", "dense_0"),)
+    refused(made, "the student has no feature 'dense_1'; did you mean 'dense_0'")
+    made = config(teacher="one", objective=("hidden",))
+    made.hidden.update(pairs=(("dense_0", "dense_0"),), projection="identity")
+    refused(made, r"'dense_0' \(1, 3\) .* 'dense_0' \(1, 6\) do not fit: widths differ")
+    refused(
+        config(teacher="one", objective=("dkd",), augment=("cutmix",)), "mixes them"
+    )
+
+
+def test_shapes_that_fit_pass():
+    made = config(teacher=("one", "two"), objective=("hint", "crd", "dist"))
+    made.hint.pairs = (("dense_0", "1/dense_0"),)
+    made.crd.pairs = (("logits", "logits"),)
+    check.settings(made)
+    assert len(check.stages(made, digits())) == 3
+
+
+def test_a_teacher_in_a_config_is_one_name_or_several():
+    assert common.stage().teacher == ""
+    assert common.stage(teacher="one").teacher == "one"
+    several = common.stage(teacher=("one", "two"))
+    assert several.teacher == ("one", "two") and several.is_locked
+    with pytest.raises(TypeError):
+        several.steps = "many"
+    np.testing.assert_equal(several.cache, 0)
