@@ -65,11 +65,11 @@ def get_config(arg=""):
         model=common.model("cnn", widths=(24, 48), depth=1, dropout=0.0), **settings
     )
     config.compressed = common.stage(
-        model=common.model("cnn", widths=(4, 8), depth=1, dropout=0.0),
+        model=common.model("cnn", widths=(6, 12), depth=1, dropout=0.0),
         teacher="teacher",
         objective=("cross_entropy", "distill"),
-        steps=500,
-        learning_rate=3e-3,
+        steps=1000,
+        learning_rate=1e-2,
     )
     config.hint.pairs = (("stage_1", "stage_1"),)
     config.attention_transfer.pairs = MAPS
