@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 quickstart: $(VENV)/run
 	$(VENV)/bin/python run.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 
-test: $(VENV)/dev
+test: $(VENV)/reference
 	$(VENV)/bin/python -m pytest
 
 # The inner loop: under 3 minutes on 2 cores. Most of a test is compiling, so XLA
@@ -28,4 +28,9 @@ $(VENV)/run: requirements.txt
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/run
 	$(VENV)/bin/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# With the libraries that networks are compared with: PyTorch among them, so large.
+$(VENV)/reference: requirements-reference.txt $(VENV)/dev
+	$(VENV)/bin/pip install --quiet -r requirements-reference.txt
 	touch $@

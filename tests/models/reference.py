@@ -11,23 +11,28 @@ _KEPT = []  # what torch forgets when Python does
 def package(name):
     """Returns a package that builds on PyTorch, or skips the test without it."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    if name == "torch":
-        return torch
-    if not importlib.util.find_spec("torchvision"):
-        pytest.skip("torchvision is not installed")
+    if importlib.util.find_spec("torchvision"):
+        _import_torchvision(torch)
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def _import_torchvision(torch):
+    """Imports it, also where it is of another build than torch.
+
+    Such as one of CUDA beside a torch for CPUs: it comes without its own operators, and
+    its import, which timm and transformers start too, misses two. They are of object
+    detection: no network here needs them.
+    """
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        # A torchvision of another build than torch, such as of CUDA beside a torch for
-        # CPUs, comes without its own operators, and its import misses two. They are of
-        # object detection: no network here needs them.
         for module in [m for m in sys.modules if m.startswith("torchvision")]:
             del sys.modules[module]
         made = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             made.define(f"{operator}(Tensor a, Tensor b, float c) -> Tensor")
         _KEPT.append(made)
-    return pytest.importorskip(name, reason=f"{name} is not installed")
+        importlib.import_module("torchvision")
 
 
 def stirred(net, seed=0):

@@ -12,9 +12,10 @@ from lib import errors, models
 from lib.models import foreign
 from lib.models.decoder import Decoder
 from lib.models.encoder import Encoder
+from tests.models import reference
 
-torch = pytest.importorskip("torch", reason="compares with PyTorch")
-transformers = pytest.importorskip("transformers", reason="compares with transformers")
+torch = reference.package("torch")
+transformers = reference.package("transformers")
 
 L = 9
 SMALL = dict(
