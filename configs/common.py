@@ -132,6 +132,20 @@ def base(experiment="compress", stages=()):
                     inverse_strength=1.0,  # of the penalty of l1 and rfe
                     seed=0,  # of the selection
                 ),
+                text=dict(  # of kind "text"
+                    fields=("sentence",),  # of a row; two for pairs of texts
+                    tokenizer="wordpiece",  # or "bpe", "unigram"
+                    vocabulary="",  # BERT's vocab.txt, a tokenizer.json, or a folder
+                    # with one; "" trains one on the training part
+                    size=8000,  # tokens of one that is trained, at most
+                    lowercase=True,
+                    stop_words="",  # words taken out: "english", or a file with one a
+                    # line; "" for none
+                    max_length=64,  # tokens of a text, with those that frame it
+                    buckets=(),  # shorter lengths that batches of short texts have
+                    too_long="cut",  # or "error"
+                    pad="",  # the token that pads; "" for the vocabulary's own
+                ),
                 threads=8,  # of the streaming loader
                 ahead=16,  # batches it reads ahead
             ),

@@ -17,6 +17,7 @@ from experiments import (
 )
 from lib import errors, models, program, shrink, transforms
 from lib.data import augment, dataset, teacher_cache
+from lib.data.text import tokens
 from lib.report import progress
 from lib.train import parallel, step, teachers
 
@@ -119,13 +120,24 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
       UserError: a model that does not fit the images, a rule that matches nothing, a
         setting out of range.
     """
+    if data.train.buckets and config.steps_per_call > 1:
+        raise errors.UserError(
+            "data.text.buckets give each step a length of its own; "
+            f"steps_per_call is 0 or 1 with them, got {config.steps_per_call}"
+        )
     found: dict[str, Stage] = {}
     shapes: dict[str, Any] = {}
     for index, name in enumerate(config.stages):
         stage = config[name]
+        if stage.augment and data.inputs.KIND != "image":
+            raise errors.UserError(
+                f"{name}.augment is of images, and the data are of kind "
+                f"{data.inputs.KIND!r}; set {name}.augment=()"
+            )
         before = found.get(stage.start)
         if starting.has_own_model(stage):
             module, plan = recipe.build_model(stage.model, data.classes), shrinking.NONE
+            _reads_tokens(name, module, data)
             larger = before and (before.module, shapes[stage.start], before.cut)
             shapes[name] = starting.outline(config, name, module, data, larger)
         else:
@@ -202,6 +214,17 @@ def _objective(made: step.Recipe, weights: Any, taught: Any, batch: Any) -> None
         return made.objective(outputs, batch, weights[0], told, *own)
 
     jax.eval_shape(loss, batch["key"], weights, taught, batch)
+
+
+def _reads_tokens(name: str, module: Any, data: dataset.Dataset) -> None:
+    """Raises a `UserError` unless a model of tokens has a place for each id there is.
+
+    A model says so by fields of these names, as those of `lib.models` do.
+    """
+    if isinstance(data.inputs, tokens.Tokens):
+        named = ("vocabulary", "pad", "separator", "types")
+        fields = {k: getattr(module, k) for k in named if hasattr(module, k)}
+        data.inputs.fits(f"{name}.model", fields)
 
 
 def _tell(stage: Stage) -> None:

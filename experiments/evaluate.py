@@ -28,11 +28,12 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     packed = {path: packing.load(path) for path in config.paths}
     # First of all, so that nothing is measured for a folder that cannot be written.
     files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
-    load = functools.cache(lambda key: recipe.load_data(json.loads(key)))
+    load = functools.cache(lambda key: _data(json.loads(key)))
     network = functools.cache(lambda key: _network(json.loads(key), config))
     found = {}
     for path, one in packed.items():
-        data = load(json.dumps(one.about["data"], sort_keys=True))
+        about = {k: one.about[k] for k in ("data", "inputs")}
+        data = load(json.dumps(about, sort_keys=True))
         found[path] = measured(pathlib.Path(path), one, data, network, config)
         progress.say(
             f"{path}: test accuracy {found[path]['accuracy']:.4f}, "
@@ -62,6 +63,10 @@ class Programs(NamedTuple):
 
 # What of an artifact's metadata decides how it is run.
 _RUNS = ("model", "classes", "rules", "points", "inputs", "cut")
+
+
+def _data(about: dict[str, Any]) -> dataset.Dataset:
+    return recipe.load_data(about["data"], packing.inputs(about))
 
 
 def _network(about: dict[str, Any], config: Any) -> Programs:

@@ -23,12 +23,17 @@ CALIBRATED_BY = {
 }
 
 
-def load_data(settings: Any) -> dataset.Dataset:
-    """Returns the data set that `config.data` asks for."""
+def load_data(settings: Any, fitted: inputs.Inputs | None = None) -> dataset.Dataset:
+    """Returns the data set that `config.data` asks for.
+
+    Args:
+      settings: `config.data`, or what the label of an artifact keeps of it.
+      fitted: the inputs of that artifact, which are not made anew.
+    """
     options = dict(settings)
     name, data_dir = options.pop("name"), options.pop("data_dir") or None
     options.pop("threads"), options.pop("ahead")
-    return dataset.load(name, data_dir=data_dir, **options)
+    return dataset.load(name, data_dir=data_dir, fitted=fitted, **options)
 
 
 def build_model(settings: Any, classes: int) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import clocks, recipe, targets, workdir
+from experiments import clocks, packing, recipe, targets, workdir
 from lib import errors
 from lib.data import dataset, pipeline
 from lib.report import progress, runtimes, speed
@@ -139,7 +139,7 @@ def ship(
         for stage in dict.fromkeys(item.stage for item in wanted)
     }
     about = next(iter(models.values())).packed.about
-    data = recipe.load_data(about["data"])
+    data = recipe.load_data(about["data"], packing.inputs(about))
     # Of the training split: exporters may look at them to choose ranges.
     images = data.train.source.gather(np.arange(min(EXAMPLES, len(data.train))))
     entries: dict[str, Entry] = {}

@@ -206,7 +206,8 @@ def _fit(
         steps=settings.steps,
         log=config.log_every,
         save=config.save_every,
-        call=config.steps_per_call,
+        # The next step may be of another length.
+        call=1 if data.train.buckets else config.steps_per_call,
         convolves=convolves,
     )
     if convolves and pace.call == 1 and not config.steps_per_call:

@@ -8,6 +8,7 @@ import jax
 
 from lib import errors
 from lib.data import chosen, images, inputs, parts, sources, splits, tables
+from lib.data.text import texts
 
 
 class Dataset(NamedTuple):
@@ -53,11 +54,16 @@ class Dataset(NamedTuple):
 
 # Kind -> (opened source, names of its splits, **settings) -> the fields of a `Dataset`
 # after its name.
-KINDS: dict[str, Callable[..., Any]] = {"image": images.load, "table": tables.load}
+KINDS: dict[str, Callable[..., Any]] = {
+    "image": images.load,
+    "table": tables.load,
+    "text": texts.load,
+}
 # Kind -> the settings that it alone takes.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "image": ("image", "normalisation", "image_shape", "resize_by", "resample"),
     "table": ("table",),
+    "text": ("text", "fitted"),
 }
 
 
@@ -105,7 +111,8 @@ def load(
       label: the field that holds the class; nearly always "label".
       resident_bytes: examples that take no more than this are read into memory.
       only: names of the classes that are kept, in their new order; () for all.
-      **settings: of the kinds; each takes its own (`SETTINGS`).
+      **settings: of the kinds; each takes its own (`SETTINGS`). One of them is
+        `fitted`: the inputs of an artifact, for kinds that store what these made.
 
     Raises:
       UserError: an unknown set, kind, split or field; a set that is not prepared; an

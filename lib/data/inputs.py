@@ -12,6 +12,7 @@ import jax
 
 from lib import errors
 from lib.data import normalise, table_inputs
+from lib.data.text import tokens
 
 
 class Inputs(Protocol):
@@ -37,6 +38,7 @@ class Inputs(Protocol):
 KINDS: dict[str, Callable[[dict[str, Any]], Inputs]] = {
     "image": normalise.from_plain,
     "table": table_inputs.from_plain,
+    "text": tokens.from_plain,
 }
 
 

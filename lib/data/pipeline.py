@@ -1,11 +1,12 @@
 """Feeds of training batches, and the batches of an evaluation.
 
-Both feeds yield the same endless stream in principle: the epochs one after another,
-each a new permutation of all examples, cut into batches of equal size. No example is
-dropped: a batch may hold the end of one epoch and the beginning of the next, and any
-`len(train)` consecutive examples that start at a multiple of `len(train)` are each
-example once. Step t reads examples `t * batch_size` to `(t + 1) * batch_size - 1` of
-the stream, so where a feed stands is a number of steps, which goes into the checkpoint.
+`OnDevice` and `Loader` yield the same endless stream in principle: the epochs one after
+another, each a new permutation of all examples, cut into batches of equal size. No
+example is dropped: a batch may hold the end of one epoch and the beginning of the next,
+and any `len(train)` consecutive examples that start at a multiple of `len(train)` are
+each example once. Step t reads examples `t * batch_size` to `(t + 1) * batch_size - 1`
+of the stream, so where a feed stands is a number of steps, which goes into the
+checkpoint. Texts in buckets come by another rule: see `bucketed.Bucketed`.
 
 How a training step uses a feed, whichever it is:
 
@@ -27,13 +28,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib import errors
-from lib.data import augment, examples, splits
+from lib.data import augment, bucketed, examples, splits, streams
 from lib.data.inputs import Inputs
 
 Batch = dict[str, jax.Array]
 Rows = dict[str, np.ndarray]
-State = dict[str, Any]  # JSON: string keys, integers
+State = streams.State
 
 
 class Feed(Protocol):
@@ -83,7 +83,7 @@ class OnDevice:
             default device.
         """
         self.resident = jax.device_put(dict(train.source.fields), sharding)
-        self._stream = _stream(train, batch_size, seed)
+        self._stream = streams.of(train, batch_size, seed)
         self._step = 0
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
 
@@ -113,7 +113,7 @@ class OnDevice:
 
     def restore(self, state: State) -> None:
         """Goes to `state['step']`; raises a `UserError` for another stream's state."""
-        _same_stream(self._stream, state)
+        streams.same(self._stream, state)
         self._step = int(state["step"])
 
     @staticmethod
@@ -154,7 +154,7 @@ class Loader:
         """
         import grain
 
-        self._stream = _stream(train, batch_size, seed)
+        self._stream = streams.of(train, batch_size, seed)
         # Batches of indices, then one read for each: half of what reading an example at
         # a time costs.
         batches = (
@@ -180,7 +180,7 @@ class Loader:
 
     def restore(self, state: State) -> None:
         """Goes to the state's position; raises a `UserError` for another stream's."""
-        _same_stream(self._stream, state)
+        streams.same(self._stream, state)
         self._iterator.set_state(state["grain"])
 
     @staticmethod
@@ -199,7 +199,12 @@ def feed(
     ahead: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Feed:
-    """Returns `OnDevice` for a split held in memory, `Loader` for one on disk."""
+    """Returns `OnDevice` for a split held in memory, `Loader` for one on disk.
+
+    Of a split with buckets it is `Bucketed`.
+    """
+    if train.buckets is not None:
+        return bucketed.Bucketed(train, batch_size=batch_size, seed=seed)
     if isinstance(train.source, examples.Arrays):
         return OnDevice(train, batch_size=batch_size, seed=seed, sharding=sharding)
     return Loader(train, batch_size=batch_size, seed=seed, threads=threads, ahead=ahead)
@@ -236,39 +241,29 @@ def preparation(
     return prepare
 
 
-def eval_batches(split: splits.Split, batch_size: int) -> Iterator[Rows]:
-    """Yields all of `split`, in order, as raw batches of exactly `batch_size`.
+def eval_batches(
+    split: splits.Split, batch_size: int, *, cut: bool = False
+) -> Iterator[Rows]:
+    """Yields all of `split` as raw batches of exactly `batch_size`.
 
     The last batch is filled up with copies of the split's last example, of weight 0;
     the weights of all batches sum to `len(split)`. (Copies, because an image of zeros
     may make a model return NaN, which a weight of 0 does not remove.)
+
+    Args:
+      split: any.
+      batch_size: examples of each batch.
+      cut: False: in the split's order, all of one shape. True: if the split has
+        buckets, bucket by bucket, cut to its length, each filled up as above.
     """
-    _positive("batch_size", batch_size)
-    for start in range(0, len(split), batch_size):
-        position = np.arange(start, start + batch_size)
-        rows = split.source.gather(np.minimum(position, len(split) - 1))
-        yield {**rows, "weight": (position < len(split)).astype(np.float32)}
-
-
-def _stream(train: splits.Train, batch_size: int, seed: int) -> State:
-    """Returns what defines a stream, after checking it."""
-    if not isinstance(train, splits.Train):
-        raise TypeError(f"a training feed reads a Train split, got {train!r}")
-    _positive("batch_size", batch_size)
-    if not 0 <= seed < 2**32:
-        raise errors.UserError(f"seed must lie in [0, 2**32), got {seed}")
-    return {"examples": len(train), "batch_size": int(batch_size), "seed": int(seed)}
-
-
-def _same_stream(ours: State, theirs: State) -> None:
-    for key, value in ours.items():
-        if int(theirs[key]) != value:
-            raise errors.UserError(
-                f"the saved data position is of a stream with {key}={theirs[key]}, "
-                f"this run has {key}={value}"
-            )
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise errors.UserError(f"{name} must be at least 1, got {value}")
+    streams.positive("batch_size", batch_size)
+    groups: Any = [(None, np.arange(len(split)))]
+    if cut and split.buckets is not None:
+        groups = split.buckets.members()
+    for length, members in groups:
+        for start in range(0, len(members), batch_size):
+            position = np.arange(start, start + batch_size)
+            rows = split.source.gather(members[np.minimum(position, len(members) - 1)])
+            if length is not None:
+                rows["input"] = rows["input"][:, :length]
+            yield {**rows, "weight": (position < len(members)).astype(np.float32)}

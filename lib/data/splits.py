@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from lib import errors
+from lib.data.buckets import Buckets
 
 # One constant for everybody: the parts of a set do not change with a run's own seed, so
 # runs of many seeds validate on the same examples, and none trains on another's test.
@@ -41,6 +42,7 @@ class Split:
       source: the examples.
       classes: labels lie in `[0, classes)`.
       shape: of every stored input; `(H, W, C)` of an image.
+      buckets: lengths that its texts are cut to in batches; None for one length.
 
     Raises:
       UserError: there is no example in it.
@@ -51,6 +53,7 @@ class Split:
     source: Source
     classes: int
     shape: tuple[int, ...]
+    buckets: Buckets | None = None
 
     def __post_init__(self):
         """Refuses an empty part."""

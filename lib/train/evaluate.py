@@ -29,7 +29,7 @@ def make(network: Network, prepare: Callable, batch_size: int) -> Evaluate:
         return metrics.classification(outputs, batch)
 
     def evaluate(params, variables, ranges, split):
-        batches = pipeline.eval_batches(split, batch_size)
+        batches = pipeline.eval_batches(split, batch_size, cut=True)
         parts = [sums(params, variables, ranges, raw) for raw in batches]
         # float64 on the host: counts stay exact however large the split.
         total = {
