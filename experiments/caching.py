@@ -1,6 +1,7 @@
 """A stage's teacher run once over the training split, its logits kept on disk."""
 
 import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -76,7 +77,7 @@ def cached(
     label = {
         "teachers": _digests(at, teaching.names(stage)),
         "data": teacher_cache.fingerprint(data.train),
-        "inputs": inputs.to_label(data.inputs),
+        "inputs": _digest(inputs.to_label(data.inputs)),
         "examples": len(data.train),
         "classes": data.classes,
         "k": min(stage.cache, data.classes),
@@ -91,6 +92,11 @@ def cached(
         )
     train = teacher_cache.Cache(path, label).attach(data.train)
     return data._replace(train=train)
+
+
+def _digest(label: dict[str, Any]) -> str:
+    """Returns a hash of a label, which may hold a whole vocabulary."""
+    return hashlib.sha256(json.dumps(label, sort_keys=True).encode()).hexdigest()
 
 
 def _digests(at: pathlib.Path, names: Sequence[str]) -> list[str]:

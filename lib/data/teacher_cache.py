@@ -5,6 +5,7 @@ an example, in the order of the split. A split that was `attach`ed yields them w
 each example as fields of `FIELDS`; `dense` makes logits of these again.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -170,7 +171,7 @@ class Cache:
             joined = examples.Arrays({**source.fields, **every})
         else:
             joined = Joined(source, self)
-        return splits.Train(split.name, joined, split.classes, split.shape)
+        return dataclasses.replace(split, source=joined)
 
 
 class Joined:
