@@ -75,7 +75,7 @@ def _entry(
             return np.zeros(shape, dtype)
         try:
             return np.memmap(path, dtype, "r", start + begin, shape)
-        except OSError as e:
-            raise errors.UserError(f"cannot read {path}: {e.strerror or e}") from e
+        except (OSError, ValueError) as e:  # gone, or cut since its header was read
+            raise errors.UserError(f"cannot read {name!r} of {path}: {e}") from e
 
     return base.Entry(shape, take)
