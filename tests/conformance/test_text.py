@@ -50,6 +50,7 @@ def test_sites_are_named(name):
     assert found == [f"{head}/{site}" for site in [*BLOCKS, *last[name]]]
 
 
+@pytest.mark.slow
 def test_weights():
     """Pruned, then in 8 bits: as many zeros as promised, and frozen is what ran."""
     params = case("encoder").weights["params"]
