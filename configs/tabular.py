@@ -1,4 +1,23 @@
-"""A table: features chosen, an MLP trained, pruned, its weights in 4 bits, packed."""
+"""A table: features chosen, an MLP trained, pruned, its weights in 4 bits, packed.
+
+Data: scikit-learn's breast_cancer, 569 rows of 30 numbers, two classes (Street et al.
+1993), 370 to train on, 85 to validate and 114 to test. The lasso chooses features on
+the training part (Tibshirani 1996); an MLP with L1, L2 (elastic net, Zou & Hastie 2005)
+and dropout (Srivastava et al. 2014) is pruned gradually (Zhu & Gupta 2017, arXiv
+1710.01878) and rounded to 4 bits, its activations to 8 (Jacob 2018, 1712.05877).
+
+Expect (seeds 0, 1, 2; one row is 0.88 %), tested: dense 95.6, 98.2, 96.5 % in 11.0 kB,
+packed 97.4, 97.4, 96.5 % in 2,297, 2,294, 2,291 bytes, 4.8 times smaller. That 12
+features are kept was chosen on validation data by configs/benchmarks/features.py: their
+median is 97.6 % there, that of all 30 is 96.5 %.
+Time: 25 s of CPU a run on AMD EPYC, Python 3.11, JAX 0.10.2; 68 to 71 s on the clock
+with 2 cores that had five times as much to do.
+
+    python run.py --config=configs/tabular.py --workdir=/tmp/tabular
+    python run.py --config=configs/tabular.py:smoke --workdir=/tmp/smoke
+    python run.py ... --config.data.name=people.csv --config.data.label=income
+    python run.py ... --config.data.table.select=mutual_information
+"""
 
 from configs import common
 
