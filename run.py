@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "compress": "train, compress, pack and prove a model, stage by stage",
     "benchmark": "time the training step against a hand-written loop and against peers",
     "deployment": "time files of integers against files of floats, in their runtimes",
+    "benchmark_loader": "time the training step on streamed images and on held ones",
     "benchmark_shrink": "time a network with channels removed beside the whole one",
     "benchmark_ptq": "quantize after training beside other libraries' ways to do it",
     "contact_sheet": "draw what each augmentation makes of a training image",
@@ -58,6 +59,7 @@ def main(argv):
     # Only now: --help must not wait for JAX, and JAX reads XLA_FLAGS as it starts.
     from experiments import (
         benchmark,
+        benchmark_loader,
         benchmark_ptq,
         benchmark_shrink,
         compress,
@@ -73,6 +75,7 @@ def main(argv):
 
     run = {
         "benchmark": benchmark.run,
+        "benchmark_loader": benchmark_loader.run,
         "benchmark_shrink": benchmark_shrink.run,
         "benchmark_ptq": benchmark_ptq.run,
         "compress": compress.run,
