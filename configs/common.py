@@ -121,6 +121,7 @@ def base(experiment="compress", stages=()):
                 image_shape=(),  # (H, W, C) to resize to, C from 1 to 3 or back
                 resize_by="stretch",  # or "crop", "pad": of other proportions
                 resample="bilinear",  # or "bicubic"
+                corrupt="error",  # or "skip": images in folders that cannot be read
                 table=dict(
                     columns=(),  # that inputs are made of; () for all but the label
                     categorical=(),  # columns whose numbers name categories

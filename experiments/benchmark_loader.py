@@ -37,7 +37,9 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     at = workdir.claim(workdir_path, config)
     data = recipe.load_data(config.data)
     held = data.train
-    if isinstance(held.source, examples.Records):  # else it is small, and in memory already
+    if isinstance(
+        held.source, examples.Records
+    ):  # else it is small, and in memory already
         held = type(held)(held.name, held.source.read(), held.classes, held.shape)
     result = {
         "experiment": config.experiment,

@@ -93,6 +93,7 @@ def load(
     label: str,
     resident_bytes: int,
     only: Sequence[str] = (),
+    corrupt: str = "error",
     **settings: Any,
 ) -> Dataset:
     """Returns a data set, split and prepared.
@@ -111,6 +112,8 @@ def load(
       label: the field that holds the class; nearly always "label".
       resident_bytes: examples that take no more than this are read into memory.
       only: names of the classes that are kept, in their new order; () for all.
+      corrupt: what becomes of images in folders that cannot be read; see
+        `folders.CORRUPT`.
       **settings: of the kinds; each takes its own (`SETTINGS`). One of them is
         `fitted`: the inputs of an artifact, for kinds that store what these made.
 
@@ -122,7 +125,7 @@ def load(
     names = parts.Names(train, validation, test, validation_fraction, test_fraction)
     taken = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
     common = dict(label=label, resident_bytes=resident_bytes)
-    opened = sources.find(name, data_dir)
+    opened = sources.find(name, data_dir, train=train, corrupt=corrupt)
     if only:
         opened = chosen.only(opened, label, only)
     return Dataset(name, *make(opened, names, **common, **taken))

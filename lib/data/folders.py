@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lib import errors
+from lib.data.rows import Opened
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -62,6 +63,23 @@ class Rows:
         return [self[index] for index in indices]
 
 
+def find(name: str, *, train: str, corrupt: str) -> Opened:
+    """Returns the folder as a source of fields "image" and "label"; see `open`."""
+    splits = open(name, train=train, corrupt=corrupt)
+    return Opened(
+        name,
+        splits,
+        ("image", "label"),
+        {"label": splits[train].classes},
+        ("image",),
+        {
+            f"images in {split} that cannot be read, left out": len(rows.skipped)
+            for split, rows in splits.items()
+            if rows.skipped
+        },
+    )
+
+
 def open(
     root: str | os.PathLike[str], *, train: str = "train", corrupt: str = "error"
 ) -> dict[str, Rows]:
@@ -104,6 +122,12 @@ def open(
         split: _rows(folder, classes, train, corrupt)
         for split, folder in by_class.items()
     }
+
+
+def inside(root: pathlib.Path) -> bool:
+    """Returns whether a folder has folders of images, or folders of such."""
+    inner = _folders(root).values()
+    return any(_images(f) or any(map(_images, _folders(f).values())) for f in inner)
 
 
 def read(path: pathlib.Path) -> np.ndarray:

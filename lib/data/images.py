@@ -76,6 +76,7 @@ def load(
         shape,
         measure(train),
         opened.classes[label],
+        opened.counts,
     )
 
 

@@ -5,6 +5,7 @@ kinds of data to know.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from lib import errors
@@ -37,6 +38,7 @@ class Opened(NamedTuple):
         integer already; other fields' classes are what the training split holds.
       images: the fields that are known to hold an image, uint8 [H, W, C]; None where
         the source does not know.
+      counts: what the source left out, in words -> how often; as of a `Dataset`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Opened(NamedTuple):
     fields: tuple[str, ...]
     classes: Mapping[str, tuple[str, ...]]
     images: tuple[str, ...] | None = None
+    counts: Mapping[str, int] = MappingProxyType({})
 
 
 def split_of(opened: Opened, split: str) -> Rows:

@@ -11,16 +11,20 @@ What a name means is seen from its form alone, whatever lies in the working fold
 import pathlib
 
 from lib import errors
-from lib.data import data_files, rows
+from lib.data import data_files, folders, rows
 
 
-def find(name: str, data_dir: str | None) -> rows.Opened:
+def find(
+    name: str, data_dir: str | None, *, train: str = "train", corrupt: str = "error"
+) -> rows.Opened:
     """Returns the source that a config names.
 
     Args:
       name: of a file, a folder, a set of scikit-learn's, ours (`tfds_sets.SOURCES`), or
         any of TFDS's.
       data_dir: where prepared TFDS sets lie; None for TFDS's default.
+      train: of a folder of images, the split whose folders are the classes.
+      corrupt: what becomes of images in it that cannot be read; see `folders.CORRUPT`.
 
     Raises:
       UserError: there is no such set, or it is not prepared, or cannot be read.
@@ -29,7 +33,7 @@ def find(name: str, data_dir: str | None) -> rows.Opened:
     if path.suffix in data_files.READERS:
         return data_files.find(name)
     if name.startswith(("/", "./", "../", "~")):
-        return _folder(name)
+        return _folder(name, train, corrupt)
     if name.startswith("sklearn/"):
         from lib.data import sklearn_sets
 
@@ -44,7 +48,7 @@ def find(name: str, data_dir: str | None) -> rows.Opened:
         raise
 
 
-def _folder(name: str) -> rows.Opened:
+def _folder(name: str, train: str, corrupt: str) -> rows.Opened:
     """Returns the source of a folder: of data files, or of images by class."""
     path = pathlib.Path(name).expanduser()
     if not path.exists():
@@ -55,7 +59,10 @@ def _folder(name: str) -> rows.Opened:
         raise errors.UserError(f"data set {name!r}: there is no such folder{meant}")
     if path.is_dir() and data_files.inside(path):
         return data_files.find(name)
+    if path.is_dir() and folders.inside(path):
+        return folders.find(name, train=train, corrupt=corrupt)
     raise errors.UserError(
         f"data set {name!r} is no folder of data files "
-        f"({', '.join(data_files.READERS)})"
+        f"({', '.join(data_files.READERS)}), nor of images by class (CLASS/*.jpg or "
+        f"{train}/CLASS/*.jpg, of {', '.join(folders.EXTENSIONS)})"
     )

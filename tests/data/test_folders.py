@@ -130,3 +130,24 @@ def test_bad_folders(tmp_path, make, options, message):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(errors.UserError, match="nowhere' does not exist"):
         folders.open(tmp_path / "nowhere")
+
+
+def test_a_folder_is_a_data_set(damaged, load):
+    found = load(
+        *(str(damaged),),
+        **{"test": "", "image_shape": (8, 8, 3), "corrupt": "skip"},
+        **{"validation_fraction": 0.2, "test_fraction": 0.4},
+    )
+    assert found.names == ("cat", "dog") and found.shape == (8, 8, 3)
+    assert [len(part) for part in found[1:4]] == [2, 1, 2]
+    assert dict(found.counts) == {"images in train that cannot be read, left out": 3}
+    with pytest.raises(errors.UserError, match="2.png' cannot be read"):
+        load(str(damaged), test="", image_shape=(8, 8, 3))
+    with pytest.raises(errors.UserError, match="has no split 'test'"):
+        load(str(damaged), image_shape=(8, 8, 3))
+
+
+def test_a_folder_of_nothing(tmp_path, load):
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(errors.UserError, match="nor of images by class"):
+        load(str(tmp_path))
