@@ -114,6 +114,7 @@ def base(experiment="compress", stages=()):
                 validation_fraction=0.15,  # of the train split, where it is drawn
                 test_fraction=0.2,  # the same
                 resident_bytes=2**28,  # larger sets stay on disk and are streamed
+                kept_bytes=2**30,  # of images; larger ones are decoded in every epoch
                 image="image",
                 label="label",
                 only=(),  # names of classes that are kept; () for all

@@ -1,9 +1,11 @@
 """Times the training step on streamed images beside the same on images in memory.
 
-Both take turns in one process, on the same step. Before a turn of the loader, its
-queue is emptied by steps that are not timed, so that only what it reads meanwhile
-counts; before a turn of the other, it is left to fill its queue, so that it takes
-nothing from it.
+Three feeds take turns in one process, on the same step: images that are on the device;
+images that a loader reads and decodes for each batch, as in a first epoch; and images
+that it has kept, as in all epochs thereafter (`examples.Kept`). Before a turn of a
+loader, its queue is emptied by steps that are not timed, so that only what it reads
+meanwhile counts; after it, it is left to fill its queue, so that it takes nothing from
+the next one's turn.
 """
 
 import pathlib
@@ -17,7 +19,7 @@ import numpy as np
 from experiments import recipe, workdir
 from experiments.benchmarks import rounds
 from lib import errors, files, models
-from lib.data import dataset, examples, pipeline
+from lib.data import dataset, examples, pipeline, splits
 from lib.deploy import measure
 from lib.report import progress
 from lib.train import parallel, step
@@ -36,11 +38,11 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         errors.lookup(settings, name, "model of config.loader")
     at = workdir.claim(workdir_path, config)
     data = recipe.load_data(config.data)
-    held = data.train
-    if isinstance(
-        held.source, examples.Records
-    ):  # else it is small, and in memory already
-        held = type(held)(held.name, held.source.read(), held.classes, held.shape)
+    if not isinstance(data.train.source, examples.Records):
+        raise errors.UserError(
+            "the loader is timed on images on disk: set data.resident_bytes=0 and "
+            "data.kept_bytes=0"
+        )
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
@@ -48,7 +50,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         "environment": measure.environment() | {"load": list(measure.load())},
     }
     for name in settings.models:
-        result["models"].append({"name": name, **timed(config, name, data, held)})
+        result["models"].append({"name": name, **timed(config, name, data)})
         progress.say(line(result["models"][-1], settings.bound))
     files.write_json(pathlib.Path(at) / NAME, result)
     return result
@@ -56,50 +58,65 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
 
 def line(found: dict[str, Any], bound: float) -> str:
     """Returns what was found of one model, in words."""
-    share, ms = found["share"], found["ms"]
+    ms = found["ms"]["held"]["median"]
+    shares = (
+        f"{name} {100 * share['median']:.1f} % ({100 * share['low']:.1f} to "
+        f"{100 * share['high']:.1f}; by CPU time "
+        f"{100 * found['cpu_share'][name]['median']:.1f})"
+        for name, share in found["share"].items()
+    )
     return (
-        f"{found['name']}: {100 * share['median']:.1f} % of the rate in memory "
-        f"({100 * share['low']:.1f} to {100 * share['high']:.1f}, n = {share['n']}; "
-        f"aim {100 * bound:.0f} %); {ms['streamed']['median']:.0f} and "
-        f"{ms['held']['median']:.0f} ms a step; by CPU time "
-        f"{100 * found['cpu_share']['median']:.1f} %"
+        f"{found['name']}, {ms:.0f} ms a step in memory; of that rate: "
+        f"{', '.join(shares)}; aim {100 * bound:.0f} %"
     )
 
 
-def timed(config: Any, name: str, data: dataset.Dataset, held: Any) -> dict[str, Any]:
-    """Returns milliseconds a step, and the streamed rate as a share of the other."""
+def timed(config: Any, name: str, data: dataset.Dataset) -> dict[str, Any]:
+    """Returns milliseconds a step, and the streamed rates as shares of the other."""
     turns = {
-        "held": _turn(config, name, data, _held(config, held), idle=0),
-        "streamed": _turn(config, name, data, _streamed(config, data.train), idle=1),
+        kind: _turn(config, name, data, feed(config, data.train))
+        for kind, feed in FEEDS.items()
     }
-    wall: dict[str, list[float]] = {key: [] for key in turns}
-    cpu: dict[str, list[float]] = {key: [] for key in turns}
+    wall: dict[str, list[float]] = {kind: [] for kind in turns}
+    cpu: dict[str, list[float]] = {kind: [] for kind in turns}
+    order = list(turns)
     for number in range(config.loader.rounds + 1):  # one more, in which it compiles
-        for key in sorted(turns, reverse=bool(number % 2)):
-            took, used = turns[key]()
+        first = number % len(order)
+        for kind in order[first:] + order[:first]:
+            took, used = turns[kind]()
             if number:
-                wall[key].append(took)
-                cpu[key].append(used)
+                wall[kind].append(took)
+                cpu[kind].append(used)
 
-    def share(times: dict[str, list[float]]) -> dict[str, Any]:
-        ratio = np.divide(times["held"], times["streamed"])
-        return rounds.spread(ratio)._asdict()
+    def shares(times: dict[str, list[float]]) -> dict[str, Any]:
+        return {
+            kind: rounds.spread(np.divide(times["held"], times[kind]))._asdict()
+            for kind in order
+            if kind != "held"
+        }
 
     return {
         "ms": {k: rounds.spread(np.array(v))._asdict() for k, v in wall.items()},
         "cpu_ms": {k: rounds.spread(np.array(v))._asdict() for k, v in cpu.items()},
-        "share": share(wall),
-        "cpu_share": share(cpu),
+        "share": shares(wall),
+        "cpu_share": shares(cpu),
     }
 
 
-def _held(config: Any, train: Any) -> pipeline.Feed:
+def _with(train: splits.Train, source: splits.Source) -> splits.Train:
+    return splits.Train(train.name, source, train.classes, train.shape)
+
+
+def _held(config: Any, train: splits.Train) -> pipeline.Feed:
     return pipeline.OnDevice(
-        train, batch_size=config.timed.batch_size, seed=config.seed, sharding=None
+        _with(train, train.source.read()),
+        batch_size=config.timed.batch_size,
+        seed=config.seed,
+        sharding=None,
     )
 
 
-def _streamed(config: Any, train: Any) -> pipeline.Feed:
+def _decoded(config: Any, train: splits.Train) -> pipeline.Feed:
     return pipeline.Loader(
         train,
         batch_size=config.timed.batch_size,
@@ -109,8 +126,17 @@ def _streamed(config: Any, train: Any) -> pipeline.Feed:
     )
 
 
+def _kept(config: Any, train: splits.Train) -> pipeline.Feed:
+    source = examples.Kept(train.source)
+    source.gather(np.arange(len(source)))
+    return _decoded(config, _with(train, source))
+
+
+FEEDS = {"held": _held, "decoded": _decoded, "kept": _kept}
+
+
 def _turn(
-    config: Any, name: str, data: dataset.Dataset, feed: pipeline.Feed, idle: int
+    config: Any, name: str, data: dataset.Dataset, feed: pipeline.Feed
 ) -> Callable[[], tuple[float, float]]:
     """Returns a function that takes steps and returns milliseconds, and of CPU, each.
 
@@ -119,7 +145,6 @@ def _turn(
       name: of the model.
       data: the data set.
       feed: of batches.
-      idle: 1 for a feed that reads ahead, 0 for another.
     """
     module = recipe.build_model(config.loader[name], data.classes)
     key = jax.random.key(config.seed)
@@ -131,7 +156,8 @@ def _turn(
     runner = parallel.jit(lambda *args: step.advance(made, feed.take, *args))
     held = runner.put(step.init(made, params, variables, {}))
     fixed = runner.put(step.Fixed(np.int32(config.seed), feed.resident, None))
-    untimed = config.data.ahead if idle else 1
+    ahead = isinstance(feed, pipeline.Loader)
+    untimed = config.data.ahead if ahead else 1
 
     def take(count: int) -> None:
         nonlocal held
@@ -144,7 +170,7 @@ def _turn(
         wall, cpu = time.perf_counter(), time.process_time()
         take(config.loader.steps)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        while idle and _busy():
+        while ahead and _busy():
             pass
         return 1e3 * wall / config.loader.steps, 1e3 * cpu / config.loader.steps
 

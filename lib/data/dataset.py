@@ -61,7 +61,10 @@ KINDS: dict[str, Callable[..., Any]] = {
 }
 # Kind -> the settings that it alone takes.
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "normalisation", "image_shape", "resize_by", "resample"),
+    "image": (
+        *("image", "normalisation", "image_shape", "resize_by", "resample"),
+        "kept_bytes",
+    ),
     "table": ("table",),
     "text": ("text", "fitted"),
 }

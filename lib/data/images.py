@@ -18,6 +18,7 @@ def load(
     *,
     label: str,
     resident_bytes: int,
+    kept_bytes: int = 0,
     image: str,
     normalisation: str = "measured",
     image_shape: Sequence[int] = (),
@@ -32,6 +33,8 @@ def load(
       label: the set's field that holds the class; nearly always "label".
       resident_bytes: a set whose pixels take no more than this is read into memory
         (`examples.Arrays`); a larger one stays on disk (`examples.Records`).
+      kept_bytes: of one on disk whose pixels take no more than this, what was read is
+        kept in memory (`examples.Kept`): it is decoded once, not in every epoch.
       image: the set's field that holds the image; nearly always "image".
       normalisation: "measured" on the training split, or "imagenet", for weights that
         were trained so; see `normalise.NORMALISATIONS`.
@@ -67,6 +70,8 @@ def load(
     fit, held_out, measured = parts.divide(
         name, names, lambda n: found[n].read() if resident else found[n]
     )
+    if not resident and pixels <= kept_bytes:
+        fit, held_out, measured = map(examples.Kept, (fit, held_out, measured))
     train = splits.Train(name, fit, classes, shape)
     return (
         train,

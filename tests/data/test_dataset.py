@@ -222,3 +222,50 @@ def test_mnist_through_the_front_door(load, tmp_path, pytestconfig):
     assert sorted(rows_of(mnist.test)) == sorted(want)
     np.testing.assert_allclose(np.array(mnist.inputs.mean) / 255, 0.1307, atol=2e-3)
     np.testing.assert_allclose(np.array(mnist.inputs.std) / 255, 0.3081, atol=2e-3)
+
+
+def test_what_was_read_is_kept(digits, load):
+    """Each row is read once, whatever is asked for, by however many threads."""
+    kept = load("digits", resident_bytes=0, kept_bytes=1 << 20)
+    source = kept.test.source
+    assert isinstance(source, examples.Kept) and rows_of(kept.test) == rows_of(
+        digits.test
+    )
+    settings = {"batch_size": 100, "seed": 0, "threads": 4, "ahead": 4}
+    streamed = load("digits", resident_bytes=0)
+    feeds = [pipeline.feed(part.train, **settings) for part in (kept, streamed)]
+    for _ in range(30):
+        got, want = (feed.next(1) for feed in feeds)
+        np.testing.assert_array_equal(got["input"], want["input"])
+        np.testing.assert_array_equal(got["label"], want["label"])
+    assert source[7]["label"] == digits.test.source[7]["label"]
+    small = load("digits", resident_bytes=0, kept_bytes=1000)
+    assert isinstance(small.train.source, examples.Records)
+
+
+def test_no_row_is_read_twice():
+    seen = []
+
+    class Rows(list):
+        def __getitems__(self, indices):
+            seen.extend(indices)
+            return [self[i] for i in indices]
+
+    rows = Rows({"x": np.full((1, 1, 1), i, np.uint8), "y": i} for i in range(9))
+    table = examples.Table(
+        "n",
+        "train",
+        rows,
+        lambda r: r["x"],
+        lambda r: r["y"],
+        "y",
+        (1, 1, 1),
+        np.uint8,
+        9,
+    )
+    source = examples.Kept(examples.Records(table, np.array([8, 6, 4, 2])))
+    for indices in ([0, 0, 3], [3, 1], [0, 1, 3]):
+        got = source.gather(np.array(indices))
+        np.testing.assert_array_equal(got["label"], np.array([8, 6, 4, 2])[indices])
+        np.testing.assert_array_equal(got["input"].ravel(), got["label"])
+    assert seen == [8, 2, 6]
