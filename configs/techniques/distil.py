@@ -65,11 +65,12 @@ def get_config(arg=""):
         model=common.model("cnn", widths=(24, 48), depth=1, dropout=0.0), **settings
     )
     config.compressed = common.stage(
-        model=common.model("cnn", widths=(6, 12), depth=1, dropout=0.0),
+        model=common.model("cnn", widths=(8, 16), depth=1, dropout=0.0),
         teacher="teacher",
         objective=("cross_entropy", "distill"),
         steps=1000,
         learning_rate=1e-2,
+        clip=0.0,  # terms differ in scale
     )
     config.hint.pairs = (("stage_1", "stage_1"),)
     config.attention_transfer.pairs = MAPS

@@ -1,10 +1,14 @@
 """Terms of transformers against loops over examples and tokens, padding left out."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from configs import common
+from lib import models, objectives
 from tests.objectives import samples
 from tests.objectives.samples import MASK, STUDENT, TEACHER, TWIN
 
@@ -151,3 +155,43 @@ def test_what_stands_at_padding_does_not_count():
         want = samples.value(made)
         got = samples.value(made, noisy(STUDENT), noisy(TEACHER))
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_encoders_of_other_sizes_learn_alike_however_much_padding_there_is():
+    """Real networks: more padding changes no loss, and gradients are finite."""
+    sizes = dict(vocabulary=20, max_length=8, intermediate=8, heads=2, dropout=0.0)
+    networks = {
+        name: models.build("encoder", classes=3, layers=layers, width=width, **sizes)
+        for name, layers, width in (("student", 1, 4), ("teacher", 2, 8))
+    }
+    ids = np.array([[3, 4, 5, 0], [6, 7, 0, 0]], np.int32)
+    batch = {"label": jnp.zeros(2, jnp.int32), "weight": jnp.ones(2)}
+    settings = common.base()
+    settings.hidden.pairs = (("block_0", "block_1"),)
+    settings.attention_scores.pairs = (("scores_0", "scores_1"),)
+    names = ("hidden", "embeddings", "attention_scores", "minilm")
+    objective = objectives.build(names, settings)
+    key = jax.random.key(0)
+    weights = {}
+    for name, module in networks.items():
+        params, _ = models.init(module, key, (4,), jnp.int32)
+        weights[name] = {"params": params}
+
+    def loss(weights, ids, heads=None):
+        student, teacher = (
+            networks[n].apply(weights[n], ids, train=False) for n in networks
+        )
+        if heads is None:
+            heads = objective.init(key, student, teacher)
+        return objective(student, batch, {}, teacher, heads)
+
+    grads, short = jax.jit(jax.grad(loss, has_aux=True))(weights, ids)
+    wide = np.pad(ids, ((0, 0), (0, 3)))
+    _, long = jax.jit(loss)(weights, wide)
+    for name in names:
+        np.testing.assert_allclose(long[name], short[name], rtol=1e-4)
+    for leaf in jax.tree.leaves(grads["student"]):
+        assert np.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(grads["teacher"]):
+        np.testing.assert_array_equal(leaf, 0)
