@@ -460,7 +460,7 @@ def base(experiment="compress", stages=()):
             ),
             hint=dict(weight=1.0, pairs=(("pooled", "pooled"),)),
             attention_transfer=dict(
-                weight=100.0, pairs=(("stage_1", "stage_1"),), power=2.0
+                weight=5.0, pairs=(("stage_1", "stage_1"),), power=2.0
             ),
             similarity=dict(weight=100.0, pairs=(("pooled", "pooled"),)),
             rkd_distance=dict(weight=1.0, pairs=(("pooled", "pooled"),)),
