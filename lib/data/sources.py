@@ -5,13 +5,14 @@ What a name means is seen from its form alone, whatever lies in the working fold
     ../shared/sst2/train.tsv   a file: ends with a suffix of `data_files.READERS`
     ./cats, /data/sst2, ~/a    a folder: begins with /, ./, ../ or ~
     sklearn/iris               a set that comes with scikit-learn
+    phrases                    texts made by rules, for a try-out
     mnist, glue/sst2           anything else: a set of TFDS's
 """
 
 import pathlib
 
 from lib import errors
-from lib.data import data_files, folders, rows
+from lib.data import data_files, folders, phrases, rows
 
 
 def find(
@@ -20,8 +21,8 @@ def find(
     """Returns the source that a config names.
 
     Args:
-      name: of a file, a folder, a set of scikit-learn's, ours (`tfds_sets.SOURCES`), or
-        any of TFDS's.
+      name: of a file, a folder, a set of scikit-learn's, ours (`tfds_sets.SOURCES`,
+        `phrases`), or any of TFDS's.
       data_dir: where prepared TFDS sets lie; None for TFDS's default.
       train: of a folder of images, the split whose folders are the classes.
       corrupt: what becomes of images in it that cannot be read; see `folders.CORRUPT`.
@@ -38,6 +39,8 @@ def find(
         from lib.data import sklearn_sets
 
         return sklearn_sets.find(name)
+    if name == "phrases":
+        return phrases.find()
     from lib.data import tfds_sets  # a second, for those who need TFDS
 
     try:
