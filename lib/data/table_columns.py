@@ -82,6 +82,8 @@ class Coded(NamedTuple):
 
 def is_missing(value: Any) -> bool:
     """Returns whether a value is none: None, NaN or the empty text."""
+    if isinstance(value, np.ndarray):
+        return False
     return value is None or value == "" or value != value
 
 

@@ -94,14 +94,16 @@ def _columns(opened: Opened, split: str) -> Columns:
     rows = split_of(opened, split)
     if isinstance(rows, Columns):
         return rows
-    found: dict[str, list[Any]] = {field: [] for field in opened.fields}
+    # Objects, as they are: an array of a number and a text would be of two texts.
+    found = {field: np.empty(len(rows), object) for field in opened.fields}
     for start in range(0, len(rows), examples.CHUNK):
         stop = min(start + examples.CHUNK, len(rows))
-        for row in rows.__getitems__(list(range(start, stop))):
+        read = rows.__getitems__(list(range(start, stop)))
+        for i, row in enumerate(read, start):
             for field, value in row.items():
                 text = isinstance(value, bytes)
-                found[field].append(value.decode("utf-8") if text else value)
-    return Columns(opened.name, split, {f: np.array(v) for f, v in found.items()})
+                found[field][i] = value.decode("utf-8") if text else value
+    return Columns(opened.name, split, found)
 
 
 def _labels(table: Columns, label: str) -> list[Any]:

@@ -11,7 +11,8 @@ from sklearn import compose, feature_selection, linear_model, pipeline, preproce
 from sklearn.impute import SimpleImputer
 
 from lib import errors
-from lib.data import inputs, table_inputs
+from lib.data import dataset, inputs, parts, table_inputs, tables
+from lib.data.rows import Opened
 from lib.data.table_columns import Column
 from lib.data.table_inputs import Feature, TableInputs
 
@@ -221,6 +222,37 @@ def test_of_drawn_parts_only_training_is_fitted(load):
         only=("virginica", "setosa"),
     )
     assert some.names == ("virginica", "setosa") and len(some.test) == 20
+
+
+class TfdsRows(list):
+    """Rows as TFDS gives them: NumPy's scalars, bytes, and arrays."""
+
+    def __getitems__(self, indices):
+        return [self[i] for i in indices]
+
+
+def test_rows_of_scalars_and_bytes_are_columns():
+    made = TfdsRows(
+        {
+            "age": np.float32(i),
+            "job": (b"cook", "\u00e9t\u00e9".encode())[i % 2],
+            "member": np.bool_(i % 3 == 0),
+            "image": np.zeros((2, i % 2 + 1, 1), np.uint8),
+            "label": np.int64(i % 2),
+        }
+        for i in range(40)
+    )
+    fields, classes = tuple(made[0]), {"label": ("no", "yes")}
+    opened = Opened("tiny", {"train": made}, fields, classes)
+    names = parts.Names("train", "", "", 0.25, 0.25)
+    settings = {**SETTINGS, "categorical": (), "columns": ("age", "job", "member")}
+    given = dict(label="label", resident_bytes=0)
+    found = dataset.Dataset("", *tables.load(opened, names, **given, table=settings))
+    told = [feature["name"] for feature in found.features]
+    assert told[:3] == ["age", "job=cook", "job=\u00e9t\u00e9"] and len(told) == 5
+    assert found.names == ("no", "yes") and len(found.train) == 20
+    with pytest.raises(errors.UserError, match="'image' holds ndarray, expected all"):
+        tables.load(opened, names, **given, table={**settings, "columns": ()})
 
 
 def test_a_literal_table():
