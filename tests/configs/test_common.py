@@ -119,9 +119,11 @@ def test_the_settings_of_a_table_are_the_arguments_of_its_fit():
 
 def test_labels_keep_the_settings_of_their_kind_of_data():
     settings = common.base().data.to_dict()
-    assert dataset.own(settings) == {k: v for k, v in settings.items() if k != "table"}
+    image = dataset.own(settings)
+    assert {"image", "normalisation", "label"} <= set(image) and "table" not in image
     table = dataset.own({**settings, "kind": "table"})
     assert "table" in table and not {"image", "normalisation"} & set(table)
+    assert table["label"] == settings["label"]
 
 
 def test_strengths_are_settings_of_their_techniques():
