@@ -11,10 +11,15 @@ from tests.objectives import samples
 TERMS = sorted((objectives.NEEDS_TEACHER | {"self_distill"}) - {"distill"})
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_an_example_of_weight_0_does_not_count_whatever_it_is(name):
-    made = samples.term(name)
-    heads = samples.heads_of(made)
+MADE = {name: samples.term(name) for name in TERMS}
+
+
+def heads_of_all():
+    return {name: samples.heads_of(made) for name, made in MADE.items()}
+
+
+def test_an_example_of_weight_0_does_not_count_whatever_it_is():
+    heads = heads_of_all()
 
     def cut(x):
         return x[samples.KEPT]
@@ -26,41 +31,50 @@ def test_an_example_of_weight_0_does_not_count_whatever_it_is(name):
                 x[4:] = np.nan
         return logits, features
 
-    few = {k: samples.BATCH[k][samples.KEPT] for k in ("label", "weight")}
-    small = (jax.tree.map(cut, x) for x in (samples.STUDENT, samples.TEACHER))
-    want = samples.value(made, *small, few, heads)
-    got = samples.value(
-        made, spoilt(samples.STUDENT), spoilt(samples.TEACHER), heads=heads
-    )
-    assert np.isfinite(want) and abs(want) > 1e-3
-    np.testing.assert_allclose(got, want, rtol=1e-5)
+    def values(student, teacher, batch):  # of all terms: one program
+        return {
+            name: made(student, batch, samples.PARAMS, teacher, *heads[name])
+            for name, made in MADE.items()
+        }
+
+    both = samples.STUDENT, samples.TEACHER
+    batch = {k: jnp.asarray(samples.BATCH[k]) for k in ("label", "weight")}
+    few = jax.tree.map(cut, batch)
+    wanted = jax.jit(values)(*(samples.floats(jax.tree.map(cut, x)) for x in both), few)
+    found = jax.jit(values)(*(samples.floats(spoilt(x)) for x in both), batch)
+    for name in TERMS:
+        assert np.isfinite(wanted[name]) and abs(wanted[name]) > 1e-3, name
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_gradients_reach_the_student_and_heads_but_not_the_teacher(name):
-    made = samples.term(name)
-    heads = samples.heads_of(made)
+def test_gradients_reach_the_student_and_heads_but_not_the_teacher():
     batch = {k: jnp.asarray(v) for k, v in samples.BATCH.items()}
+    mask = {"mask": jnp.asarray(samples.MASK)}
 
     def split(outputs):
         logits, features = samples.floats(outputs)
         return (logits, {k: v for k, v in features.items() if k != "mask"})
 
-    def loss(student, teacher, heads):
-        mask = {"mask": jnp.asarray(samples.MASK)}
-        student = (student[0], {**student[1], **mask})
-        teacher = (teacher[0], {**teacher[1], **mask})
-        return made(student, batch, samples.PARAMS, teacher, *heads)
+    def slopes(student, teacher, heads):
+        def loss(name, student, teacher, heads):
+            both = (
+                (logits, features | mask) for logits, features in (student, teacher)
+            )
+            student, teacher = both
+            return MADE[name](student, batch, samples.PARAMS, teacher, *heads)
 
-    args = split(samples.STUDENT), split(samples.TEACHER), heads
-    student, teacher, own = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*args)
-    for leaf in jax.tree.leaves((student, own)):
-        assert np.isfinite(leaf).all()
-    assert any(np.abs(x).max() > 1e-6 for x in jax.tree.leaves(student))
-    for leaf in jax.tree.leaves(teacher):
-        np.testing.assert_array_equal(leaf, 0)
-    for head in jax.tree.leaves(own):
-        assert np.abs(head).max() > 0
+        slope = jax.grad(loss, argnums=(1, 2, 3))
+        return {n: slope(n, student, teacher, heads[n]) for n in TERMS}
+
+    args = split(samples.STUDENT), split(samples.TEACHER), heads_of_all()
+    for name, (student, teacher, own) in jax.jit(slopes)(*args).items():
+        for leaf in jax.tree.leaves((student, own)):
+            assert np.isfinite(leaf).all(), name
+        assert any(np.abs(x).max() > 1e-6 for x in jax.tree.leaves(student)), name
+        for leaf in jax.tree.leaves(teacher):
+            np.testing.assert_array_equal(leaf, 0, err_msg=name)
+        for head in jax.tree.leaves(own):
+            assert np.abs(head).max() > 0, name
 
 
 @pytest.mark.parametrize("name", sorted(objectives.NEEDS_FEATURES - {"minilm"}))
