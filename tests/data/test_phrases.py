@@ -1,4 +1,4 @@
-"""The phrases made by rules say what their labels say, and no phrase is in two parts."""
+"""The phrases made by rules say what their labels say; none is in two parts."""
 
 import re
 
