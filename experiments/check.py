@@ -129,11 +129,6 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
     shapes: dict[str, Any] = {}
     for index, name in enumerate(config.stages):
         stage = config[name]
-        if stage.augment and data.inputs.KIND != "image":
-            raise errors.UserError(
-                f"{name}.augment is of images, and the data are of kind "
-                f"{data.inputs.KIND!r}; set {name}.augment=()"
-            )
         before = found.get(stage.start)
         if starting.has_own_model(stage):
             module, plan = recipe.build_model(stage.model, data.classes), shrinking.NONE
