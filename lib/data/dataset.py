@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 
 from lib import errors
-from lib.data import chosen, images, inputs, parts, sources, splits, tables
+from lib.data import images, inputs, parts, sources, splits
+from lib.data.sources import chosen
+from lib.data.table import tables
 from lib.data.text import texts
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib import errors
-from lib.data.rows import Rows
+from lib.data.sources.rows import Rows
 
 CHUNK = 1024  # rows read from a file at a time
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lib import errors
 from lib.data import examples, normalise, parts, resize, splits
-from lib.data.rows import Opened, has_field, split_of
+from lib.data.sources.rows import Opened, has_field, split_of
 
 
 def load(

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import jax
 
 from lib import errors
-from lib.data import normalise, table_inputs
+from lib.data import normalise
+from lib.data.table import inputs as table_inputs
 from lib.data.text import tokens
 
 

@@ -10,7 +10,8 @@ from configs import common
 from experiments import recipe, scoring
 from lib import files, objectives, program
 from lib import transforms as T
-from lib.data import augment, dataset, table_fit
+from lib.data import augment, dataset
+from lib.data.table import fit as table_fit
 from tests.configs.test_smoke import CONFIGS
 from tests.e2e import runs
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lib import models
-from lib.data.table_columns import Column
-from lib.data.table_inputs import Feature, TableInputs
+from lib.data.table.columns import Column
+from lib.data.table.inputs import Feature, TableInputs
 from tests.deploy import exported
 
 NAN = np.nan

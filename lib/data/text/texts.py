@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib import errors
-from lib.data import buckets, examples, labels, parts, splits
-from lib.data.rows import Opened, has_field, split_of
+from lib.data import buckets, examples, parts, splits
+from lib.data.sources import labels
+from lib.data.sources.rows import Opened, has_field, split_of
 from lib.data.text import stop_words, tokens, training, vocabulary
 
 TOO_LONG = ("cut", "error")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lib import errors
-from lib.data import buckets, dataset, inputs, parts, rows, splits
+from lib.data import buckets, dataset, inputs, parts, splits
+from lib.data.sources import rows
 from lib.data.text import stop_words, texts
 
 NAMES = parts.Names("train", "dev", "test", 0.25, 0.25)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lib import errors
 from lib.data.examples import CHUNK
-from lib.data.rows import Opened, Rows, has_field
+from lib.data.sources.rows import Opened, Rows, has_field
 
 
 class Chosen:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from lib import errors
-from lib.data.columns import Columns
-from lib.data.rows import Opened
+from lib.data.sources.columns import Columns
+from lib.data.sources.rows import Opened
 
 LABEL = "label"
 

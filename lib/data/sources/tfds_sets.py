@@ -17,12 +17,12 @@ import numpy as np
 
 from lib import errors
 from lib.data import examples
-from lib.data.rows import Opened
+from lib.data.sources.rows import Opened
 
 
 def _digits(data_dir: str | None) -> Any:
-    """Returns the builder of `lib.data.digits`, without the cost when it is unused."""
-    from lib.data import digits
+    """Returns the builder of `digits`, without its cost where it is unused."""
+    from lib.data.sources import digits
 
     return digits.Digits(data_dir=data_dir, file_format="array_record")
 

@@ -11,10 +11,12 @@ from sklearn import compose, feature_selection, linear_model, pipeline, preproce
 from sklearn.impute import SimpleImputer
 
 from lib import errors
-from lib.data import dataset, inputs, parts, table_inputs, tables
-from lib.data.rows import Opened
-from lib.data.table_columns import Column
-from lib.data.table_inputs import Feature, TableInputs
+from lib.data import dataset, inputs, parts
+from lib.data.sources.rows import Opened
+from lib.data.table import inputs as table_inputs
+from lib.data.table import tables
+from lib.data.table.columns import Column
+from lib.data.table.inputs import Feature, TableInputs
 
 SETTINGS = {
     "columns": (),

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lib import errors
-from lib.data.rows import Opened
+from lib.data.sources.rows import Opened
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from lib import errors
-from lib.data import folders
+from lib.data.sources import folders
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ What a name means is seen from its form alone, whatever lies in the working fold
 import pathlib
 
 from lib import errors
-from lib.data import data_files, folders, phrases, rows
+from lib.data.sources import data_files, folders, phrases, rows
 
 
 def find(
@@ -36,12 +36,12 @@ def find(
     if name.startswith(("/", "./", "../", "~")):
         return _folder(name, train, corrupt)
     if name.startswith("sklearn/"):
-        from lib.data import sklearn_sets
+        from lib.data.sources import sklearn_sets
 
         return sklearn_sets.find(name)
     if name == "phrases":
         return phrases.find()
-    from lib.data import tfds_sets  # a second, for those who need TFDS
+    from lib.data.sources import tfds_sets  # a second, for those who need TFDS
 
     try:
         return tfds_sets.find(name, data_dir)

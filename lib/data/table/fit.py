@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lib import errors
-from lib.data import selection, table_columns
-from lib.data.table_inputs import Feature, TableInputs, name_of
+from lib.data.table import columns as table_columns
+from lib.data.table import selection
+from lib.data.table.inputs import Feature, TableInputs, name_of
 
 # What fills in for a missing number; "constant" is 0.
 IMPUTATIONS = ("median", "mean", "most_frequent", "constant")

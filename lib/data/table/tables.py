@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from lib import errors
-from lib.data import examples, labels, parts, splits, table_columns, table_fit
-from lib.data.columns import Columns
-from lib.data.rows import Opened, has_field, split_of
+from lib.data import examples, parts, splits
+from lib.data.sources import labels
+from lib.data.sources.columns import Columns
+from lib.data.sources.rows import Opened, has_field, split_of
+from lib.data.table import columns as table_columns
+from lib.data.table import fit as table_fit
 
 
 def load(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib import errors
-from lib.data import table_columns
-from lib.data.table_columns import Column
+from lib.data.table import columns as table_columns
+from lib.data.table.columns import Column
 
 
 class Feature(NamedTuple):

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from lib import errors
-from lib.data.columns import Columns
-from lib.data.rows import Opened
+from lib.data.sources.columns import Columns
+from lib.data.sources.rows import Opened
 
 MOST_CLASSES = 100_000  # of an array of whole numbers; beyond, it holds no classes
 SPLITS = ("train", "validation", "test")  # that an .npz may hold beside one another

@@ -2,7 +2,8 @@
 
 import re
 
-from lib.data import phrases, sources
+from lib.data import sources
+from lib.data.sources import phrases
 
 WORDS = {**dict.fromkeys(phrases.PRAISE, 1), **dict.fromkeys(phrases.BLAME, 0)}
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib import errors
-from lib.data.rows import Opened
+from lib.data.sources.rows import Opened
 
 
 class Labels(NamedTuple):

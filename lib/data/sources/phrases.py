@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from lib.data import splits
-from lib.data.rows import Opened
+from lib.data.sources.rows import Opened
 
 PRAISE = (
     "charming",
