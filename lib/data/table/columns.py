@@ -93,10 +93,10 @@ def kind_of(name: str, values: np.ndarray, coded: bool) -> str:
     Args:
       name: of the column, for messages.
       values: [N], those of the training split.
-      coded: whether numbers name categories.
+      coded: whether numbers name categories, also where texts are numbers.
 
     Raises:
-      UserError: the values are of no kind, or of several.
+      UserError: the values are of no kind, or of several, or most texts are numbers.
     """
     if values.ndim != 1:
         raise errors.UserError(
@@ -110,12 +110,34 @@ def kind_of(name: str, values: np.ndarray, coded: bool) -> str:
     there = [v for v in values.tolist() if not is_missing(v)]
     for kind in ("flag", "code" if coded else "number", "text"):
         if all(map(KINDS[kind].holds, there)):
+            if kind == "text" and not coded:
+                _must_be_words(name, there)
             return kind
     kinds = ", ".join(sorted({type(v).__name__ for v in there}))
     raise errors.UserError(
         f"column {name!r} holds {kinds}, expected all numbers, all texts, or all true "
         "and false; leave it out of data.table.columns"
     )
+
+
+def _must_be_words(name: str, texts: Sequence[str]) -> None:
+    """Raises a `UserError` for numbers with a flaw: one "?" makes a column text."""
+    others = [text for text in texts if not _reads_as_number(text)]
+    if len(others) < len(texts) / 2:
+        odd = f" all but {len(others)}, such as {others[0]!r}" if others else ""
+        raise errors.UserError(
+            f"column {name!r} holds texts that are numbers,{odd or ' all of them'}; "
+            "write them as numbers, with nothing for what is missing, or name the "
+            "column in data.table.categorical"
+        )
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def learn(name: str, kind: str, values: np.ndarray) -> Column:

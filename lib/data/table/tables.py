@@ -52,6 +52,10 @@ def load(
     kinds = _kinds(opened.name, trained, label, columns, categorical)
 
     def read(split: str) -> examples.Arrays:
+        where = f"split {split!r} of data set {opened.name!r}"
+        for name, kind in kinds.items():  # a flaw is told by its row in the file
+            column = table_columns.Column(name, kind)
+            table_columns.store(column, tables[split].column(name), where)
         fields = {f"column {name}": tables[split].column(name) for name in kinds}
         coded = classes.code(split, _labels(tables[split], label))
         return examples.Arrays({"label": coded, **fields})

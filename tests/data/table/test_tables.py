@@ -357,9 +357,9 @@ def test_settings_that_do_not_fit_are_one_line(table, what):
 
 FAULTS = {
     "text for a number": ("test", {"age": "old"}, "'old', expected a number"),
-    "number for a text": ("test", {"job": 3}, "row 0 of the test part .* is 3, exp"),
-    "infinite": ("dev", {"age": 1e400}, "row 0 of the validation part .* finite"),
-    "too large": ("train", {"age": 1e39}, "row 0 of the train part .* float32"),
+    "number for a text": ("test", {"job": 3}, "row 0 of split 'test' .* is 3, exp"),
+    "infinite": ("dev", {"age": 1e400}, "row 0 of split 'dev' .* finite"),
+    "too large": ("train", {"age": 1e39}, "row 0 of split 'train' .* float32"),
     "nested": ("train", {"floor": [1]}, "'floor' holds list, expected all numbers"),
     "dates": (
         "train",
@@ -368,6 +368,8 @@ FAULTS = {
     ),
     "no label": ("train", {"label": ""}, "'label' is missing in some rows"),
     "no label in test": ("test", {"label": None}, "has label None, a class that"),
+    "a quantity": ("train", {"label": 0.5}, r"no classes \(such as 0.5\); expected"),
+    "a list": ("train", {"label": ["no"]}, "'label' holds no classes .unhashable"),
     "unseen class": ("test", {"label": "maybe"}, "'maybe', a class that the training"),
 }
 
@@ -377,13 +379,35 @@ def test_values_that_do_not_fit_are_one_line(table, tmp_path, what):
     part, change, message = FAULTS[what]
     rows = {name: [dict(row) for row in some] for name, some in ROWS.items()}
     rows[part][0] |= change
-    if what in ("text for a number", "number for a text", "nested", "dates"):
+    if what not in ("infinite", "too large", "no label", "no label in test"):
         rows[part] = [{**row, **change} for row in rows[part]]  # a type a column
     for name, some in rows.items():
         write(tmp_path / f"{name}.jsonl", some)
     with pytest.raises(errors.UserError, match=message) as caught:
         table(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("?", r"column 'a' holds texts that are numbers, all but 2, such as '\?'"),
+        ("1.0", "numbers, all of them; write them as numbers"),
+    ],
+)
+def test_numbers_with_a_flaw_are_no_categories(load, tmp_path, odd, message):
+    rows = [{"a": str(i % 7), "label": i % 2} for i in range(40)]
+    for row in rows[5:7]:
+        row["a"] = odd
+    write(tmp_path / "a.jsonl", rows)
+    given = dict(kind="table", test="")
+    settings = {**SETTINGS, "categorical": ()}
+    with pytest.raises(errors.UserError, match=message) as caught:
+        load(str(tmp_path / "a.jsonl"), **given, table=settings)
+    assert "\n" not in str(caught.value)
+    settings["categorical"] = ("a",)
+    found = load(str(tmp_path / "a.jsonl"), **given, table=settings)
+    assert {"a=1", f"a={odd}"} <= set(found.inputs.names)
 
 
 def test_a_column_that_a_split_lacks_is_one_line(table, tmp_path):
