@@ -179,6 +179,10 @@ def _rows(
         whole = list(pool.map(_readable, paths))
     kept = [i for i, fine in enumerate(whole) if fine]
     skipped = tuple(p for p, fine in zip(paths, whole, strict=True) if not fine)
+    for lost in sorted(set(labels) - {labels[i] for i in kept}):
+        raise errors.UserError(
+            f"class {str(folder / classes[lost])!r} has no image that can be read"
+        )
     return Rows([paths[i] for i in kept], [labels[i] for i in kept], classes, skipped)
 
 

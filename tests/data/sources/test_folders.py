@@ -93,6 +93,13 @@ def test_or_skipped_and_counted(damaged):
     assert len(rows.__getitems__(range(5))) == 5
 
 
+def test_a_class_is_not_skipped_whole(damaged):
+    (damaged / "dog" / "0.jpg").unlink()
+    (damaged / "dog" / "2.jpg").unlink()
+    with pytest.raises(errors.UserError, match="dog' has no image that can be read"):
+        folders.open(damaged, corrupt="skip")
+
+
 def test_deep_pixels_are_refused(tmp_path):
     Image.fromarray(np.full((3, 3), 1000, np.uint16)).save(tmp_path / "x.png")
     with pytest.raises(errors.UserError, match="x.png' has pixels of kind 'I;16'"):
