@@ -54,14 +54,14 @@ def divide(
     kept = read(names.train)
     total = len(kept)
     parts = []
-    for part, fraction in (
-        (names.test, names.test_fraction),
-        (names.validation, names.validation_fraction),
+    for kind, split, fraction in (
+        ("test", names.test, names.test_fraction),
+        ("validation", names.validation, names.validation_fraction),
     ):
-        if part:
-            parts.append(read(part))
+        if split:
+            parts.append(read(split))
         else:
-            count = splits.count(total, fraction, name)
+            count = splits.count(total, fraction, name, kind)
             kept, out = _held_out(kept, count, name)
             parts.append(out)
     test, validation = parts

@@ -108,22 +108,27 @@ def may_choose(split: Train | Validation, purpose: str) -> Train | Validation:
     return split
 
 
-def count(total: int, fraction: float, name: str) -> int:
+def count(total: int, fraction: float, name: str, part: str) -> int:
     """Returns how many of `total` examples `fraction` of them are.
+
+    Args:
+      total: number of examples.
+      fraction: in (0, 1).
+      name: of the data set, for messages.
+      part: "validation" or "test", which is drawn.
 
     Raises:
       UserError: the fraction is not inside (0, 1), or leaves one of the parts empty.
     """
     if not 0 < fraction < 1:
         raise errors.UserError(
-            f"validation_fraction must lie between 0 and 1, got {fraction}"
+            f"{part}_fraction must lie between 0 and 1, got {fraction}"
         )
     held_out = round(total * fraction)
     if not 0 < held_out < total:
-        part = "train" if held_out else "validation"
         raise errors.UserError(
-            f"the {part} split of data set {name!r} is empty: "
-            f"validation_fraction {fraction} of {total} examples is {held_out}"
+            f"the {part if not held_out else 'train'} split of data set {name!r} is "
+            f"empty: {part}_fraction {fraction} of {total} examples is {held_out}"
         )
     return held_out
 

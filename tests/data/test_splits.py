@@ -39,8 +39,10 @@ def test_empty_split(numbered, kind):
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, 0.001, 0.999])
 def test_fraction_that_leaves_a_part_empty(fraction):
     with pytest.raises(errors.UserError, match="validation_fraction"):
-        splits.count(100, fraction, "some")
-    assert splits.count(100, 0.3, "some") == 30
+        splits.count(100, fraction, "some", "validation")
+    with pytest.raises(errors.UserError, match="test_fraction"):
+        splits.count(100, fraction, "some", "test")
+    assert splits.count(100, 0.3, "some", "test") == 30
 
 
 def slow_quotas(labels, held_out):
