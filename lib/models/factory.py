@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from types import ModuleType
 
 from flax import linen as nn
@@ -20,8 +21,8 @@ def load(text: str) -> type[nn.Module]:
       text: `module:Class`; the module may be inside packages.
 
     Raises:
-      UserError: another text, no such module, one that lacks what it imports, no such
-        name in it, or one that is no Linen module.
+      UserError: another text, no such module, one that lacks what it imports or fails
+        as it is run, no such name in it, or one that is no Linen module.
     """
     path, _, name = str(text).partition(":")
     if not (name.isidentifier() and all(p.isidentifier() for p in path.split("."))):
@@ -59,6 +60,12 @@ def _imported(path: str, text: str) -> ModuleType:
         raise errors.UserError(f"model {text!r}: cannot import {path}: {e}") from e
     except ImportError as e:
         raise errors.UserError(f"model {text!r}: cannot import {path}: {e}") from e
+    except Exception as e:  # a module may raise anything as it is run
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        where = "" if isinstance(e, SyntaxError) else f" ({at.filename}:{at.lineno})"
+        raise errors.UserError(
+            f"model {text!r}: cannot import {path}: {type(e).__name__}: {e}{where}"
+        ) from e
 
 
 def _is_linen(value: object) -> bool:

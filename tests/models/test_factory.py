@@ -58,9 +58,11 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/inside.py").write_text(SOURCE)
     (tmp_path / "lame.py").write_text("import no_such_package")
+    (tmp_path / "typo.py").write_text("class Net(:")
+    (tmp_path / "sad.py").write_text("\nclass Net(Module): pass")
     yield tmp_path
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("own", "deep", "lame"):
+        if name.split(".")[0] in ("own", "deep", "lame", "typo", "sad"):
             del sys.modules[name]
 
 
@@ -73,6 +75,11 @@ def folder(tmp_path, monkeypatch):
         ({"factory": "onw:Net"}, "model 'onw:Net': no module 'onw' on PYTHONPATH or"),
         ({"factory": "deep.none:Net"}, "no module 'deep.none' on PYTHONPATH or in the"),
         ({"factory": "lame:Net"}, "cannot import lame: No module named 'no_such_pack"),
+        (
+            {"factory": "typo:Net"},
+            "cannot import typo: SyntaxError: invalid syntax (ty",
+        ),
+        ({"factory": "sad:Net"}, "import sad: NameError: name 'Module' is not defined"),
         (
             {"factory": "own:Nett"},
             "no 'Nett' in own; did you mean 'Net'? valid: Net, P",
