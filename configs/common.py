@@ -106,7 +106,7 @@ def base(experiment="compress", stages=()):
             stages=tuple(stages),
             data=dict(
                 name="digits",  # ours; a file or a folder; "sklearn/iris"; any of TFDS
-                kind="image",  # of the data; or "table"
+                kind="image",  # of the data; or "text", "table"
                 data_dir="",  # "" for TFDS's default
                 train="train",  # names of the set's splits
                 validation="",  # "" draws a part of the train split

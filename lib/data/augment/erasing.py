@@ -69,6 +69,8 @@ def erase(
     base.check("erase.smallest", smallest, 0, 1)
     base.check("erase.largest", largest, 0, 1)
     base.check("erase.aspect", aspect, 1, 10)
+    if not isinstance(smallest, jax.core.Tracer):
+        base.check("erase.largest", largest, smallest, 1)
     base.check("erase.white", white, 0, 255, low_open=True)
     filler = errors.lookup(HOLES, fill, "fill")
 

@@ -86,6 +86,7 @@ def test_erased_rectangles_are_as_drawn():
         ("cutout", {"pixels": 1, "fill": "men"}, "did you mean 'mean'"),
         ("erase", {"aspect": 0.3}, "erase.aspect"),
         ("erase", {"largest": 1.3}, "erase.largest"),
+        ("erase", {"largest": 0.05}, "erase.largest must lie in .0.1, 1., got 0.05"),
     ],
 )
 def test_bad_settings(name, settings, message):
