@@ -11,7 +11,7 @@ import jax
 from experiments import packing, shrinking, workdir
 from lib import errors, models, shrink
 from lib.data import dataset
-from lib.models import foreign, layers
+from lib.models import foreign, layers, layouts, matching
 from lib.report import progress
 
 
@@ -75,6 +75,7 @@ def outline(
     own = jax.eval_shape(lambda k: models.init(module, k, *like), key)
     if stage.weights:
         found = foreign.fit(stage.weights, module, *like, **_asked(stage))
+        _knows_tokens(config, name, data, found)
         progress.say(f"{name}: {stage.weights}: {found.told()}")
     if larger is not None:
         source, shapes, cut = larger
@@ -126,6 +127,24 @@ def weights(
         return own
     start = packing.load(workdir.artifact_path(at, stage.start))
     return _taken(stage, own, (start.params, start.variables))
+
+
+def _knows_tokens(
+    config: Any, name: str, data: dataset.Dataset, found: matching.Match
+) -> None:
+    """Raises a `UserError` for embeddings of other tokens than the data's.
+
+    Sizes do not tell: of any vocabulary that is large enough, each id has a place.
+    """
+    embeds = "params/tokens/embedding" in found.names
+    theirs = found.family != layouts.OWN.family
+    if data.inputs.KIND == "text" and embeds and theirs:
+        if not config.data.text.vocabulary:
+            raise errors.UserError(
+                f"{name}.weights know the tokens of their own vocabulary, and the "
+                "data's is trained anew; set data.text.vocabulary to theirs, or "
+                f"{name}.fresh to '^tokens/'"
+            )
 
 
 def _asked(stage: Any) -> dict[str, Any]:

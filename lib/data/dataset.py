@@ -67,7 +67,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("image", "normalisation", "image_shape", "resize_by", "resample"),
         "kept_bytes",
     ),
-    "table": ("table",),
+    "table": ("table", "fitted"),
     "text": ("text", "fitted"),
 }
 

@@ -1,12 +1,15 @@
 """Texts in a run: what does not fit is told before any compute, and what is served."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import common
 from experiments import check, recipe
-from lib import errors
+from lib import errors, models, tree
 from lib.data import dataset, inputs
+from lib.models.layouts import bert
 
 SENTENCES = ("a good film", "a bad film", "so good it hurts", "so bad it is good") * 5
 
@@ -45,6 +48,30 @@ def test_what_does_not_fit_is_told_before_compute(config, changes, message):
     with pytest.raises(errors.UserError, match=message) as e:
         check.stages(config, recipe.load_data(config.data))
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("names", ["bert", "own"])
+def test_embeddings_of_another_vocabulary_are_refused(config, tmp_path, names):
+    data = recipe.load_data(config.data)
+    module = recipe.build_model(config.one.model, 2)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, _ = jax.eval_shape(lambda k: models.init(module, k, (12,), jnp.int32), key)
+    arrays = {}
+    for path, leaf in tree.flatten(params).items():
+        theirs = bert.place(f"params/{path}", module)
+        theirs = theirs if isinstance(theirs, str) else theirs.name
+        name = theirs if names == "bert" else path
+        turned = names == "bert" and path.endswith("kernel")
+        arrays[name] = np.zeros(leaf.shape[::-1] if turned else leaf.shape, np.float32)
+    config.one.weights = str(tmp_path / "weights.npz")
+    np.savez(config.one.weights, **arrays)
+    if names == "own":  # as a run on the same texts wrote it
+        check.stages(config, data)
+        return
+    with pytest.raises(errors.UserError, match="one.weights know the tokens of their"):
+        check.stages(config, data)
+    config.one.fresh = "^tokens/"
+    check.stages(config, data)
 
 
 def test_the_label_of_an_artifact_loads_the_same_texts(config, tmp_path):

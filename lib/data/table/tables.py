@@ -17,6 +17,7 @@ from lib.data.sources.columns import Columns
 from lib.data.sources.rows import Opened, has_field, split_of
 from lib.data.table import columns as table_columns
 from lib.data.table import fit as table_fit
+from lib.data.table.inputs import TableInputs
 
 
 def load(
@@ -26,6 +27,7 @@ def load(
     label: str,
     resident_bytes: int,
     table: Mapping[str, Any],
+    fitted: TableInputs | None = None,
 ) -> tuple[Any, ...]:
     """Returns the fields of a `dataset.Dataset` after its name.
 
@@ -36,6 +38,8 @@ def load(
       resident_bytes: not looked at: a table is held in memory.
       table: the settings of `table_fit.fit`, and `columns` and `categorical`, see
         `_kinds`.
+      fitted: the inputs of an artifact, whose columns and categories these are; None to
+        fit them.
 
     Raises:
       UserError: an unknown split, column or setting; a column of mixed values; labels
@@ -49,7 +53,10 @@ def load(
     tables = {n: _columns(opened, n) for n in names[:3] if n}
     trained = tables[names.train]
     classes = labels.of(opened, label, _labels(trained, label))
-    kinds = _kinds(opened.name, trained, label, columns, categorical)
+    if fitted:
+        kinds = {column.name: column.kind for column in fitted.columns}
+    else:
+        kinds = _kinds(opened.name, trained, label, columns, categorical)
 
     def read(split: str) -> examples.Arrays:
         where = f"split {split!r} of data set {opened.name!r}"
@@ -63,14 +70,19 @@ def load(
     # Raw values are divided first: what is fitted may see the training part alone.
     divided = parts.divide(opened.name, names, read)
     raw = [{n: p.fields[f"column {n}"] for n in kinds} for p in divided]
-    learned = tuple(table_columns.learn(n, k, raw[0][n]) for n, k in kinds.items())
+    if fitted:  # codes are places among its categories, whatever these data have
+        learned = fitted.columns
+    else:
+        learned = tuple(table_columns.learn(n, k, raw[0][n]) for n, k in kinds.items())
     counts: dict[str, int] = {}
     stored = []
     for part, values in zip(("train", "validation", "test"), raw, strict=True):
         where = f"the {part} part of data set {opened.name!r}"
         stored.append(_stored(learned, values, part, where, counts))
-    trained_on = divided[0].fields["label"]
-    inputs, features = table_fit.fit(learned, stored[0], trained_on, **settings)
+    inputs, features = fitted, ()
+    if not fitted:
+        trained_on = divided[0].fields["label"]
+        inputs, features = table_fit.fit(learned, stored[0], trained_on, **settings)
     constant = [
         c.name
         for c, v in zip(learned, stored[0].T, strict=True)

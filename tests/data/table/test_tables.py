@@ -69,9 +69,9 @@ def write(path, rows):
 def table(load, folder):
     """A function: settings of `data.table` -> the data set of three files."""
 
-    def make(name=folder, **changes):
-        settings = {**SETTINGS, **changes}
-        return load(str(name), kind="table", validation="dev", table=settings)
+    def make(name=folder, fitted=None, **changes):
+        given = {"kind": "table", "validation": "dev", "fitted": fitted}
+        return load(str(name), table={**SETTINGS, **changes}, **given)
 
     return make
 
@@ -196,6 +196,18 @@ def test_what_is_missing_or_unseen_is_counted(table):
             counts[told] = unseen
     assert table().counts == {k: v for k, v in counts.items() if v}
     assert len(counts) == 11
+
+
+def test_an_artifact_keeps_its_categories(table, tmp_path):
+    fitted = table().inputs
+    for part in PARTS:  # a new job, the first of the alphabet
+        first = {**ROWS[part][0], "job": "actor"}
+        write(tmp_path / f"{part}.jsonl", [first, *ROWS[part][1:]])
+    again = table(tmp_path, fitted=fitted)
+    assert again.inputs is fitted and again.features == ()
+    np.testing.assert_array_equal(
+        made(again, again.test)[1:], made(table(), table().test)[1:]
+    )
 
 
 def test_nothing_is_fitted_to_validation_or_test(table, tmp_path):
