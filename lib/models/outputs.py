@@ -10,10 +10,22 @@ from flax import linen as nn
 
 from lib import errors
 
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def mode(module: nn.Module, train: bool) -> dict[str, bool]:
-    """Returns the argument `train` of a module, nothing for one that takes none."""
+    """Returns the argument `train` of a module, nothing for one that takes none.
+
+    Raises:
+      UserError: it is not called with one array, or needs an argument besides.
+    """
     taken = inspect.signature(type(module).__call__).parameters.values()
+    needed = [p.name for p in taken if p.default is p.empty and p.kind not in _REST]
+    if [name for name in needed if name != "train"][2:] or len(taken) < 2:
+        raise errors.UserError(
+            f"{type(module).__name__}.__call__: expected arguments (self, x) and, if "
+            f"any, train, got ({', '.join(needed)})"
+        )
     takes = any(p.name == "train" or p.kind is p.VAR_KEYWORD for p in taken)
     return {"train": train} if takes else {}
 

@@ -146,6 +146,17 @@ def test_what_it_returns_is_judged_before_any_compute(returns, message, folder):
         )
 
 
+def test_what_else_a_module_needs_is_refused():
+    class Needs(nn.Module):
+        classes: int = 2
+
+        def __call__(self, x, deterministic, *, train):
+            return x
+
+    with pytest.raises(errors.UserError, match="got .self, x, deterministic, train."):
+        models.init(Needs(), jax.random.key(0), (2,))
+
+
 def test_train_is_given_to_what_takes_it():
     class Takes(nn.Module):
         classes: int = 2

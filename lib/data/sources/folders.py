@@ -6,9 +6,10 @@ names of the folders, in alphabetical order; folders inside of a class belong to
 """
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,12 +89,14 @@ def open(
     Args:
       root: the folder.
       train: the split whose folders are the classes.
-      corrupt: "error" raises when a file that cannot be read is asked for; "skip" reads
-        every file now, once, and leaves such files out (`Rows.skipped`).
+      corrupt: "error" looks at the beginning of every file now, and raises for one that
+        is no image; one that is damaged further on raises when it is asked for. "skip"
+        reads every file now, once, and leaves such files out (`Rows.skipped`).
 
     Raises:
       UserError: the folder is missing, or holds no folders of images; a class without
-        an image; a class of another split that the training split has not.
+        an image; a class of another split that the training split has not; a file that
+        is no image, where that is an error.
     """
     if corrupt not in CORRUPT:
         raise errors.UserError(
@@ -138,11 +141,19 @@ def read(path: pathlib.Path) -> np.ndarray:
     Raises:
       UserError: it cannot be read, or has more than 8 bits a channel.
     """
+    with _opened(path) as picture:
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+    """Opens an image, of which Pillow reads the beginning; raises as `read`."""
     try:
         with Image.open(path) as picture:
             mode = picture.mode
             if mode in MODES:
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+                yield picture
+                return
     except Exception as e:  # a decoder may raise anything for a damaged file
         reason = " ".join(str(e).split()) or type(e).__name__
         raise errors.UserError(
@@ -153,6 +164,11 @@ def read(path: pathlib.Path) -> np.ndarray:
         f"image {str(path)!r} has pixels of kind {mode!r}; expected 8 bits a channel, "
         f"one of {', '.join(MODES)}"
     )
+
+
+def _look(path: pathlib.Path) -> None:
+    with _opened(path):
+        pass
 
 
 def _rows(
@@ -173,9 +189,10 @@ def _rows(
             )
         paths += found
         labels += [classes.index(name)] * len(found)
-    if corrupt == "error":
-        return Rows(paths, labels, classes)
     with concurrent.futures.ThreadPoolExecutor() as pool:
+        if corrupt == "error":
+            list(pool.map(_look, paths))  # the first that is none is raised
+            return Rows(paths, labels, classes)
         whole = list(pool.map(_readable, paths))
     kept = [i for i, fine in enumerate(whole) if fine]
     skipped = tuple(p for p, fine in zip(paths, whole, strict=True) if not fine)
