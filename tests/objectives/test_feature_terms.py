@@ -6,12 +6,13 @@ import math
 import jax
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from lib import errors
 from tests.objectives import samples
 from tests.objectives.samples import LABELS, STUDENT, TEACHER, WEIGHT
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+functional = torch.nn.functional
 
 W = WEIGHT[samples.KEPT].astype(np.float64)
 S, T = (x[1]["pooled"][samples.KEPT] for x in (STUDENT, TEACHER))

@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from lib import errors
 from lib.objectives import base
 from tests.objectives import samples
 from tests.objectives.samples import LABELS, STUDENT, TEACHER, WEIGHT, softmax
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+functional = torch.nn.functional
 
 CLASSES = np.arange(samples.CLASSES)
 

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from configs import common
 from lib import models, objectives
 from tests.objectives import samples
 from tests.objectives.samples import MASK, STUDENT, TEACHER, TWIN
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+functional = torch.nn.functional
 
 LENGTHS = MASK.sum(-1)
 
