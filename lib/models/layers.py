@@ -6,7 +6,7 @@ one of every two layers of its teacher.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flax import linen as nn
 
@@ -110,12 +110,7 @@ def start(
         `fresh` matches nothing.
     """
     mine = tree.flatten(own)
-    blocks = {n for path in mine if (n := number(path)) is not None}
-    if len(layers) != len(blocks):
-        raise errors.UserError(
-            f"layers: expected one for each of the model's {len(blocks)} blocks, got "
-            f"{tuple(layers)}"
-        )
+    check_count(mine, layers)
     taken = tree.flatten(take(larger, layers))
     kept = tree.match([fresh], mine) if fresh else {}
     for path in [*mine, *taken]:
@@ -132,6 +127,21 @@ def start(
                 "in `fresh` what is not to be taken"
             )
     return tree.unflatten({p: x if p in kept else taken[p] for p, x in mine.items()})
+
+
+def check_count(paths: Iterable[str], layers: Sequence[int]) -> None:
+    """Raises a `UserError` unless there is a layer for each block of a model.
+
+    Args:
+      paths: of the smaller model's weights.
+      layers: as of `take`.
+    """
+    blocks = {n for path in paths if (n := number(path)) is not None}
+    if len(layers) != len(blocks):
+        raise errors.UserError(
+            f"layers: expected one for each of the model's {len(blocks)} blocks, got "
+            f"{tuple(layers)}"
+        )
 
 
 def check_alike(smaller: nn.Module, larger: nn.Module) -> None:

@@ -59,8 +59,11 @@ def matched(
       layers: as of `foreign.load`.
 
     Raises:
-      UserError: no layout knows any name, or a pattern takes nothing.
+      UserError: no layout knows any name, a pattern takes nothing, or there is not a
+        layer for each block.
     """
+    if layers:
+        blocks.check_count(wanted, layers)
     named = type(module).__name__
     candidates = (*layouts.LAYOUTS.get(named, ()), layouts.OWN)
     tried = []

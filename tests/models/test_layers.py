@@ -100,8 +100,12 @@ def test_layers_of_a_file(tmp_path):
         foreign.load(path, small(), SHAPE)
     with pytest.raises(errors.UserError, match="it lacks params/block_1/"):
         foreign.load(path, small(), SHAPE, layers=(3, 4))
-    with pytest.raises(errors.UserError, match="nothing for 'params/block_1"):
-        foreign.load(path, small(), SHAPE, layers=(3,))
+    for taken in ((3,), (3, 0, 1)):
+        with pytest.raises(errors.UserError, match="each of the model's 2 blocks, got"):
+            foreign.load(path, small(), SHAPE, layers=taken)
+    flat_one = models.build("mlp", classes=3)  # it has no blocks to choose
+    with pytest.raises(errors.UserError, match="each of the model's 0 blocks, got"):
+        foreign.fit(path, flat_one, SHAPE, layers=(0,))
 
 
 @pytest.mark.slow
