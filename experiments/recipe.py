@@ -228,7 +228,8 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
     if traced:
         return {**options, strength: schedule}, steps
     updates = np.arange(0, steps, every)
-    moving = updates[np.asarray(schedule(updates)) != np.float32(final)]
+    with jax.ensure_compile_time_eval():  # in a sweep of other settings, all is traced
+        moving = updates[np.asarray(schedule(updates)) != np.float32(final)]
     if updates[-1] in moving:
         raise errors.UserError(
             f"{name}: updates every {every} steps until step {round(end * steps)} do "

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import recipe, workdir
 from experiments.benchmarks import sweep_page
 from lib import errors, files, models, tree
-from lib.data import dataset, pipeline, splits
+from lib.data import dataset, examples, pipeline, splits
 from lib.deploy import measure
 from lib.report import progress
 from lib.train import population, step
@@ -139,7 +139,16 @@ class Job:
     def __init__(
         self, config: Any, data: dataset.Dataset, grid: Sequence[tuple[Settings, int]]
     ):
-        """Puts the data on the device; compiles nothing."""
+        """Puts the data on the device; compiles nothing.
+
+        Raises:
+          UserError: the data are on disk.
+        """
+        if not isinstance(data.train.source, examples.Arrays):
+            raise errors.UserError(
+                f"sweep: data set {data.name!r} is larger than data.resident_bytes, "
+                "and all runs share it in memory; raise that"
+            )
         self.stage = stage = config[config.sweep.stage]
         self.members = []
         for settings, seed in grid:
@@ -206,7 +215,8 @@ def _program(config: Any, data: dataset.Dataset) -> tuple[Callable, Callable]:
         return models.init(module, key, data.shape, data.inputs.DTYPE)
 
     def run_of(recipe_of):
-        return population.run_of(recipe_of, init, pipeline.OnDevice.take)
+        plain = pipeline.preparation(data.inputs, None)
+        return population.run_of(recipe_of, init, pipeline.OnDevice.take, plain)
 
     return recipe_of, run_of
 

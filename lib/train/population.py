@@ -48,6 +48,7 @@ def run_of(
     recipe_of: Callable[[dict[str, Any]], step.Recipe],
     init: Callable[[jax.Array], tuple[Any, Any]],
     take: Callable[[Any, Any], Any],
+    plain: Callable[..., Any],
 ) -> Callable[[Member, Any, Any], Trained]:
     """Returns (member, resident, held out) -> `Trained`, to be jitted or vmapped.
 
@@ -56,6 +57,7 @@ def run_of(
         activations.
       init: PRNG key -> (params, variables).
       take: the feed's.
+      plain: (None, raw batch) -> batch, without augmentation: what is held out.
 
     `resident` is what the feed keeps on the device; `held out` is a raw batch of the
     validation split.
@@ -70,7 +72,7 @@ def run_of(
         def advance(state, rows):
             return step.advance(recipe, take, state, rows, fixed)
 
-        batch = recipe.prepare(None, held_out, 0)
+        batch = plain(None, held_out)
         key = jax.random.fold_in(key, 1)
         heads = step.fresh_heads(recipe, key, (params, variables, {}), None, batch)
         begin = step.init(recipe, params, variables, {}, heads)

@@ -75,6 +75,24 @@ def test_a_member_is_the_run_that_one_would_write(tmp_path):
         np.testing.assert_allclose(other.losses, losses, rtol=2e-4)
 
 
+def test_augmentations_are_swept_and_what_is_held_out_is_left_as_it_is():
+    config = small(fields=("flip.probability",), grid=((0.0, 0.5),))
+    config.swept.augment = ("flip", "mixup")
+    data = recipe.load_data(config.data)
+    job = sweep.Job(config, data, sweep.settings_of(config))
+    recipe_of, run_of = sweep._program(config, data)
+    given = job.members[0], job.resident, job.held_out
+    found = jax.eval_shape(run_of(recipe_of), *given)
+    assert found.losses.shape == (12,)
+
+
+def test_data_on_disk_are_refused(tmp_path):
+    config = small()
+    config.data.resident_bytes = 0
+    with pytest.raises(errors.UserError, match="'digits' is larger than data.resident"):
+        sweep.run(config, tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
