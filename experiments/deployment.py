@@ -87,7 +87,7 @@ def model(settings: Any, examples: int, fraction: float = 0.0) -> targets.Model:
     params = quantized.decode(code, state)
     rules = ((".", {"bits": 8, "symmetric": False}),)
     network = step.Network(apply, rules, settings.points)
-    batch = prepare(None, {"image": pixels(shape, examples)})["input"]
+    batch = prepare(None, {"input": pixels(shape, examples)})["input"]
     ranges = program.calibrate(
         network.apply,
         params,
