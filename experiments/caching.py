@@ -73,7 +73,7 @@ def cached(
     stage = config[name]
     path = workdir.cache_path(at, name)
     if stage.cache_path:
-        path = pathlib.Path(stage.cache_path).absolute()
+        path = pathlib.Path(stage.cache_path).expanduser().absolute()
     label = {
         "teachers": _digests(at, teaching.names(stage)),
         "data": teacher_cache.fingerprint(data.train),
