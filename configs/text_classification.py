@@ -16,6 +16,7 @@ embeddings and activations in 8 bits.
         --config.data.name=FOLDER --config.teacher.weights=MINILM
     python run.py --config=configs/text_classification.py:smoke --workdir=/tmp/smoke
     python run.py --config=configs/text_classification.py:glue --workdir=/tmp/glue
+    python run.py --config=configs/text_classification.py:scratch --workdir=/tmp/small
     python run.py ... --config.data.text.stop_words=english  # and what it costs
 """
 
@@ -27,6 +28,22 @@ EMBEDDED = r"(^|/)(kernel|embedding)(/|$)"
 def glue(config):
     """SST-2 as TFDS has it, whose test labels are secret: its dev split is the test."""
     config.data.update(dict(name="glue/sst2", validation="", test="validation"))
+    return config
+
+
+def scratch(config):
+    """Without weights from outside: a small encoder and a vocabulary, both trained."""
+    config.data.text.update(dict(vocabulary="", size=8000, buckets=(8, 16, 32)))
+    config.teacher.update(dict(weights="", fresh="", unused="", steps=2000))
+    small = dict(width=128, heads=4, intermediate=256, vocabulary=8000, separator=-1)
+    config.teacher.model.update(dict(layers=2, types=0, **small))
+    config.student.model.update(dict(layers=1, types=0, **small))
+    config.student.layers = (1,)
+    config.hidden.pairs = (("block_0", "block_1"),)
+    config.minilm.heads = 2
+    for name in config.stages:
+        config[name].batch_size = 64
+        config[name].learning_rate = 5e-4
     return config
 
 
@@ -128,4 +145,4 @@ def get_config(arg=""):
         learning_rate=2e-5,
         use="best",
     )
-    return common.variant(arg, config, glue=glue, smoke=smoke)
+    return common.variant(arg, config, glue=glue, scratch=scratch, smoke=smoke)
