@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from experiments import compress, packing, recipe, scoring, stage, targets, workdir
-from experiments.benchmarks import paired, ptq_peers
+from experiments.benchmarks import ptq_peers
 from lib import errors, files
 from lib.data import dataset, pipeline
 from lib.deploy import measure, onnx_export
+from lib.diagnosis import paired
 from lib.report import progress
 
 NAME = "benchmark.json"

@@ -21,6 +21,7 @@ ROOMS = {
     "program": set(),
     "objectives": set(),
     "data": set(),
+    "diagnosis": set(),
     "models": set(),
     "deploy": {"transforms", "program"},
     "shrink": {"program"},

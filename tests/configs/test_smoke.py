@@ -65,6 +65,7 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
     results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
     results |= {"features.json", "contact_sheet.png", "loader.json"}
+    results |= {"cross_validation.json"}
     assert results & {path.name for path in workdir.iterdir()}
     if config == "configs/deploy.py":
         _every_file_was_measured(workdir, output)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.benchmarks import paired
+from lib.diagnosis import paired
 
 
 def right(*counts):

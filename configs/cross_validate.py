@@ -1,0 +1,41 @@
+"""Cross-validation of a classifier: 5 folds, twice, trained side by side.
+
+Stratified, over the training and validation examples of the digits (Alpaydin & Kaynak
+1998). The interval is that of Nadeau & Bengio 2003 (Machine Learning 52).
+
+    python run.py --config=configs/cross_validate.py --workdir=/tmp/folds
+    python run.py --config=configs/cross_validate.py:smoke --workdir=/tmp/smoke
+    python run.py ... --config.cross_validate.folds=10 --config.dense.weight_decay=0.1
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def smoke(config):
+    """Shrinks to seconds: one repeat of three folds."""
+    config = common.smoke(config)
+    config.cross_validate.folds = 3
+    config.cross_validate.repeats = 1
+    return config
+
+
+def get_config(arg=""):
+    config = common.base(experiment="cross_validate", stages=("dense",))
+    config.dense = common.stage(
+        model=common.model("mlp", widths=(64, 32), dropout=0.0), steps=1000
+    )
+    with config.unlocked():
+        config.cross_validate = ConfigDict(
+            dict(
+                stage="dense",
+                folds=5,
+                repeats=2,
+                stratified=True,  # each fold has the classes in proportion
+                confidence=0.95,  # of the interval
+                together=64,  # runs side by side in one call; 1: one after another
+            )
+        )
+    config.lock()
+    return common.variant(arg, config, smoke=smoke)
