@@ -23,6 +23,10 @@ from lib.report import (
 )
 
 NAME = results.PAGE
+FOOTER = (
+    "Made by Pare. Every accuracy was measured on the checkpoint or artifact it stands "
+    "beside, on the whole test split."
+)
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 Layers = Sequence[Mapping[str, Any]]
 Coverage = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -70,16 +74,15 @@ def _page(
     return shell(title, parts)
 
 
-def shell(title: str, parts: Sequence[str]) -> str:
-    """Returns a whole page; `title` and `parts` are HTML."""
+def shell(title: str, parts: Sequence[str], footer: str = FOOTER) -> str:
+    """Returns a whole page; `title`, `parts` and `footer` are HTML."""
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}: Pare report</title>\n<style>\n{css}</style>\n</head>\n"
         f"<body>\n<main>\n{''.join(parts)}"
-        "<footer>Made by Pare. Every accuracy was measured on the checkpoint or "
-        "artifact it stands beside, on the whole test split.</footer>\n"
+        f"<footer>{footer}</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 

@@ -55,6 +55,9 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
             changes["path"] = str(finished / "artifacts" / "quantized.pare")
         if config == "configs/export.py":
             changes |= {"run": str(finished), "stage": "quantized"}
+        if config == "configs/damage.py":
+            changes |= {"run": str(finished)}
+            changes |= {"dense": "teacher", "compressed": "quantized"}
         workdir = tmp_path / "run"
         done = runs.succeed(runs.command(workdir, f"{config}:smoke", **changes))
         assert done.stderr == ""
@@ -65,7 +68,7 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
     results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
     results |= {"features.json", "contact_sheet.png", "loader.json"}
-    results |= {"cross_validation.json"}
+    results |= {"cross_validation.json", "diagnosis.json", "damage.json"}
     assert results & {path.name for path in workdir.iterdir()}
     if config == "configs/deploy.py":
         _every_file_was_measured(workdir, output)
