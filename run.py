@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "feature_curve": "train on more and more features of a table; draw accuracy",
     "inspect": "show what of a packed artifact takes how many bytes",
     "reproduce": "run papers' configs over seeds and set them beside their claims",
+    "sensitivity": "tell which layers mind sparsity, few bits and low rank",
     "sweep": "train one stage at every setting of a grid, in one compiled program",
 }
 
@@ -76,6 +77,7 @@ def main(argv):
         feature_curve,
         inspect,
         reproduce,
+        sensitivity,
         sweep,
     )
 
@@ -95,6 +97,7 @@ def main(argv):
         "feature_curve": feature_curve.run,
         "inspect": inspect.run,
         "reproduce": reproduce.run,
+        "sensitivity": sensitivity.run,
         "sweep": sweep.run,
     }
     errors.lookup(run, _CONFIG.value.experiment, "experiment")(

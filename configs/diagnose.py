@@ -5,6 +5,7 @@ On the digits (Alpaydin & Kaynak 1998). Bias and variance of the squared loss (G
 penalties, dropout rates and compression. About two minutes on 2 CPU cores.
 
     python run.py --config=configs/diagnose.py --workdir=/tmp/diagnosis
+    python run.py --config=configs/diagnose.py:noisy --workdir=/tmp/noisy
     python run.py --config=configs/diagnose.py:smoke --workdir=/tmp/smoke
     python run.py ... --config.dense.model.dropout=0.3   (as a verdict advises)
 """
@@ -22,6 +23,17 @@ def smoke(config):
     config.diagnose.sizes = ("dense.model.widths", ((64,), (8,)))
     config.diagnose.ladders = (("dense.weight_decay", (0.0, 0.1)),)
     config.diagnose.bootstraps = 2
+    return config
+
+
+def noisy(config):
+    """A third of the training labels are wrong: what is too large or long learns them.
+
+    The widths and the penalties have the best value in the middle.
+    """
+    config.diagnose.wrong_labels = 0.33
+    config.dense.steps = 2000
+    config.diagnose.ladders = config.diagnose.ladders[:2]
     return config
 
 
@@ -53,8 +65,10 @@ def get_config(arg=""):
                     gain=0.15,  # of the error, by the last doubling of the data
                     margin=0.005,  # within which two errors are as good
                 ),
+                wrong_labels=0.0,  # share of the training labels made wrong at random,
+                # to see what noise does
                 together=64,  # runs side by side in one call; 1: one after another
             )
         )
     config.lock()
-    return common.variant(arg, config, smoke=smoke)
+    return common.variant(arg, config, noisy=noisy, smoke=smoke)

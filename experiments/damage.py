@@ -27,12 +27,9 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     at = workdir.claim(workdir_path, config)
     data = finished.data_of(dense)
     split = splits.may_choose(data.validation, "a comparison")
-    first = finished.logits(dense, split, config.eval_batch_size)
-    # It prepares the same examples in its own way.
-    own = splits.may_choose(finished.data_of(small).validation, "a comparison")
     found = damage.compare(
-        first,
-        finished.logits(small, own, config.eval_batch_size),
+        finished.logits(dense, split, config.eval_batch_size),
+        finished.logits(small, split, config.eval_batch_size),
         finished.labels(split),
         bins=config.bins,
         confidence=config.confidence,

@@ -94,6 +94,7 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
     """Returns the curves, the ladders, the verdict and the remedies."""
     settings, began = config.diagnose, time.perf_counter()
     pool = subsets.pool(data, "a diagnosis")
+    pool = subsets.noisy(pool, settings.wrong_labels, data.classes, config.seed)
     by_data, by_model, ladders = [], [], []
     trained = populations.Population(config, settings.stage, data, pool)
     by_data = over_data(config, trained, pool)

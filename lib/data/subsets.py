@@ -72,6 +72,30 @@ def pool(data: dataset.Dataset, purpose: str) -> Pool:
     return Pool(fields, *np.split(place, [len(parts[0])]))
 
 
+def noisy(pool: Pool, share: float, classes: int, seed: int) -> Pool:
+    """Returns the pool with a share of its training labels replaced by wrong ones.
+
+    Those of the validation examples stay.
+
+    Args:
+      pool: of a data set.
+      share: in [0, 1]; 0 is the pool itself.
+      classes: labels lie in [0, classes).
+      seed: of which ones, and of what they become.
+
+    Raises:
+      UserError: it is no share.
+    """
+    if not 0 <= share <= 1:
+        raise errors.UserError(f"a share of wrong labels is from 0 to 1, got {share}")
+    rng = np.random.default_rng(seed)
+    count = round(share * len(pool.train))
+    chosen = rng.choice(pool.train, count, replace=False)
+    label = pool.label.copy()
+    label[chosen] = (label[chosen] + rng.integers(1, classes, count)) % classes
+    return pool._replace(fields={**pool.fields, "label": label})
+
+
 def folds(
     labels: np.ndarray, *, count: int, repeats: int, stratified: bool, seed: int
 ) -> list[Fold]:

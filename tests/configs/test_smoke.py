@@ -58,6 +58,8 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
         if config == "configs/damage.py":
             changes |= {"run": str(finished)}
             changes |= {"dense": "teacher", "compressed": "quantized"}
+        if config == "configs/sensitivity.py":
+            changes |= {"run": str(finished), "stage": "student"}
         workdir = tmp_path / "run"
         done = runs.succeed(runs.command(workdir, f"{config}:smoke", **changes))
         assert done.stderr == ""
@@ -68,7 +70,12 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
     results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
     results |= {"features.json", "contact_sheet.png", "loader.json"}
-    results |= {"cross_validation.json", "diagnosis.json", "damage.json"}
+    results |= {
+        "cross_validation.json",
+        "diagnosis.json",
+        "damage.json",
+        "sensitivity.json",
+    }
     assert results & {path.name for path in workdir.iterdir()}
     if config == "configs/deploy.py":
         _every_file_was_measured(workdir, output)
