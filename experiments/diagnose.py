@@ -94,8 +94,9 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
     """Returns the curves, the ladders, the verdict and the remedies."""
     settings, began = config.diagnose, time.perf_counter()
     pool = subsets.pool(data, "a diagnosis")
+    true = pool.label
     pool = subsets.noisy(pool, settings.wrong_labels, data.classes, config.seed)
-    by_data, by_model, ladders = [], [], []
+    by_model, ladders = [], []
     trained = populations.Population(config, settings.stage, data, pool)
     by_data = over_data(config, trained, pool)
     progress.say(
@@ -111,7 +112,7 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
         by_model.append({"value": value, "size": _params(now, data), **point})
     progress.say(f"{len(values)} models: {time.perf_counter() - began:.1f} s")
     for field, values in settings.ladders:
-        rungs = [rung(config, field, value, data, pool) for value in values]
+        rungs = [rung(config, field, value, data, pool, true) for value in values]
         ladders.append({"field": field, "rungs": rungs})
         progress.say(f"{field}: {time.perf_counter() - began:.1f} s")
     verdict = fit.judge(
@@ -166,16 +167,24 @@ def curve_point(
 
 
 def rung(
-    config: Any, field: str, value: Any, data: dataset.Dataset, pool: subsets.Pool
+    config: Any,
+    field: str,
+    value: Any,
+    data: dataset.Dataset,
+    pool: subsets.Pool,
+    true: np.ndarray,
 ) -> dict[str, Any]:
-    """Returns bias and variance of one setting, on validation data."""
+    """Returns bias and variance of one setting, on validation data.
+
+    Against the `true` labels of the pool, whatever the models learnt from.
+    """
     settings = config.diagnose
     now = _changed(config, field, value)
     trained = populations.Population(now, settings.stage, data, pool)
     drawn = subsets.bootstraps(pool.train, settings.bootstraps, config.seed)
     runs = [populations.Run(one, config.seed + i) for i, one in enumerate(drawn)]
     logits = trained.logits(runs, settings.together)[:, pool.validation]
-    labels = pool.label[pool.validation]
+    labels = true[pool.validation]
     shares = np.asarray(jax.nn.softmax(logits, axis=-1))
     hot = np.eye(data.classes)[labels]
     return {

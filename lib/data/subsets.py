@@ -73,9 +73,9 @@ def pool(data: dataset.Dataset, purpose: str) -> Pool:
 
 
 def noisy(pool: Pool, share: float, classes: int, seed: int) -> Pool:
-    """Returns the pool with a share of its training labels replaced by wrong ones.
+    """Returns the pool with a share of its labels replaced by wrong ones.
 
-    Those of the validation examples stay.
+    The same share of the training and of the validation examples.
 
     Args:
       pool: of a data set.
@@ -88,11 +88,11 @@ def noisy(pool: Pool, share: float, classes: int, seed: int) -> Pool:
     """
     if not 0 <= share <= 1:
         raise errors.UserError(f"a share of wrong labels is from 0 to 1, got {share}")
-    rng = np.random.default_rng(seed)
-    count = round(share * len(pool.train))
-    chosen = rng.choice(pool.train, count, replace=False)
-    label = pool.label.copy()
-    label[chosen] = (label[chosen] + rng.integers(1, classes, count)) % classes
+    rng, label = np.random.default_rng(seed), pool.label.copy()
+    for part in (pool.train, pool.validation):
+        count = round(share * len(part))
+        chosen = rng.choice(part, count, replace=False)
+        label[chosen] = (label[chosen] + rng.integers(1, classes, count)) % classes
     return pool._replace(fields={**pool.fields, "label": label})
 
 

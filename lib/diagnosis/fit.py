@@ -39,7 +39,7 @@ class Thresholds(NamedTuple):
 
     Attributes:
       train_error: a training error above this is underfitting, if it is the larger
-        part of the error.
+        part of the error. What noise in the labels explains is below it.
       gap: a gap above this is a gap, if it is above two standard errors of the
         held-out error as well.
       gain: share of the error that the last doubling of the data took away, from which
@@ -124,8 +124,13 @@ def judge(
     if point.train_error > limits.train_error and point.train_error >= gap:
         evidence.append(
             f"the training error is above {_percent(limits.train_error)} and the "
-            "larger part of the error: the model cannot hold what it is shown"
+            "larger part of the error: the model does not hold what it is shown"
         )
+        if large and larger is None:
+            evidence.append(
+                "no larger model is better: train longer or penalise less; if that "
+                "does not help either, the rest may be noise in the labels"
+            )
         kind = UNDERFITS
     elif not is_gap:
         kind = FITS if larger is None else UNDERFITS

@@ -23,8 +23,15 @@ def test_a_flat_error_that_is_mostly_of_training_underfits():
     assert found.larger == 2 and found.smaller is None
     told = " ".join(found.evidence)
     assert "training error 30.00 %, held out 31.00 %" in told
-    assert "cannot hold what it is shown" in told
+    assert "does not hold what it is shown" in told
     assert "a model of 1,000 parameters is better" in told
+
+
+def test_what_no_larger_model_mends_may_be_noise():
+    errors = [(0.28, 0.33), (0.29, 0.31), (0.30, 0.31)]
+    found = judged(errors, [(0.4, 0.41), (0.30, 0.31), (0.29, 0.31)])
+    assert found.kind == fit.UNDERFITS and found.larger is None
+    assert "may be noise in the labels" in found.evidence[-1]
 
 
 def test_a_larger_model_that_is_better_underfits_too():

@@ -84,6 +84,7 @@ def test_each_cell_is_the_technique_on_that_layer_alone():
         """Accuracy and loss by NumPy alone."""
         fields = split.source.fields
         x, labels = fields["input"].reshape(len(split), -1), fields["label"]
+        params = jax.tree.map(np.asarray, params)
         first, last = (params[k] for k in ("dense_0", "logits"))
         hidden = (x.astype(float) - 80) / 50 @ first["kernel"] + first["bias"]
         logits = np.maximum(hidden, 0) @ last["kernel"] + last["bias"]
