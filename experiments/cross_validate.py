@@ -23,7 +23,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     """Trains every fold; writes and returns `cross_validation.json`."""
     settings = config.cross_validate
     check.settings(config)
-    populations.check(config, settings.stage, "cross_validate")
+    populations.check(config, settings.stage, settings.together, "cross_validate")
     intervals.level(settings.confidence)
     if config.data.kind == "table" and config.data.table.select:
         raise errors.UserError(

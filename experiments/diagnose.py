@@ -50,7 +50,7 @@ def check_settings(config: Any) -> None:
     """Raises a `UserError` for what cannot be measured."""
     settings = config.diagnose
     check.settings(config)
-    populations.check(config, settings.stage, "diagnose")
+    populations.check(config, settings.stage, settings.together, "diagnose")
     known = [name.replace("/", ".") for name in tree.flatten(config.to_dict())]
     for field, values in (settings.sizes, *settings.ladders):
         if field not in known:
@@ -62,7 +62,8 @@ def check_settings(config: Any) -> None:
                 f"diagnose: {field} has a ladder of at least 2 values, got {values}"
             )
         for value in values:
-            populations.check(_changed(config, field, value), settings.stage, field)
+            now = _changed(config, field, value)
+            populations.check(now, settings.stage, settings.together, field)
     if _own(config) not in settings.sizes[1]:
         raise errors.UserError(
             f"diagnose.sizes: expected {settings.sizes[0]}={_own(config)}, which is "

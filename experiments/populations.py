@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import recipe
-from lib import errors, models
+from lib import errors, models, objectives
 from lib.data import dataset, pipeline, subsets
 from lib.train import population, step
 
@@ -29,8 +29,17 @@ class Run(NamedTuple):
     seed: int
 
 
-def check(config: Any, name: str, what: str) -> None:
-    """Raises a `UserError` for a stage that a population cannot train."""
+def check(config: Any, name: str, together: int, what: str) -> None:
+    """Raises a `UserError` for a stage that a population cannot train.
+
+    Args:
+      config: the whole config.
+      name: of the stage.
+      together: how many runs are to go side by side.
+      what: who asks, for messages.
+    """
+    if together < 1:
+        raise errors.UserError(f"{what}: together is at least 1, got {together}")
     errors.lookup(dict.fromkeys(config.stages), name, f"stage of {what}")
     stage = config[name]
     beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
@@ -43,6 +52,8 @@ def check(config: Any, name: str, what: str) -> None:
     if stage.steps < 1:
         raise errors.UserError(f"{what}: {name}.steps is at least 1, got {stage.steps}")
     recipe.build_chain(config, stage)
+    recipe.build_model(stage.model, 2)  # whatever the number of classes
+    objectives.build(stage.objective, config)
 
 
 class Population:
@@ -89,8 +100,6 @@ class Population:
           runs: at least one.
           together: how many go side by side; 1: one after another.
         """
-        if together < 1:
-            raise errors.UserError(f"together is at least 1, got {together}")
         members = [self._member(one) for one in runs]
         found = []
         if together == 1:

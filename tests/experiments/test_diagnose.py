@@ -128,6 +128,8 @@ def test_every_remedy_is_an_override_that_parses(kind, changed, monkeypatch):
         ({"stage": "dens"}, "unknown stage of diagnose 'dens'"),
         ({"fractions": (0.5, 0.2, 1.0)}, "fractions rise from above 0 to 1"),
         ({"fractions": (0.5,)}, "fractions rise from above 0 to 1"),
+        ({"sizes": (WIDTHS, ((64,), (0,)))}, "widths"),
+        ({"together": 0}, "together is at least 1, got 0"),
         ({"bootstraps": 1}, "2 bootstraps, got"),
         ({"ladders": (("dense.weight_decy", (0, 1)),)}, "dense.weight_decay"),
         ({"ladders": (("dense.weight_decay", (0,)),)}, "at least 2 values"),
