@@ -82,6 +82,7 @@ def config_of(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_what_layers_take_adds_up_to_the_file(tmp_path):
     config = config_of()
     module = recipe.build_model(config.dense.model, 10)

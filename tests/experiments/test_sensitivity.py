@@ -73,6 +73,7 @@ def one_layer(technique, strength, path):
     return T.factorize(rank=max(1, round(strength * smaller)), pattern=aimed)
 
 
+@pytest.mark.slow
 def test_each_cell_is_the_technique_on_that_layer_alone():
     one, split = packed(0), split_of()
     config = config_of(together=3)  # does not divide the cells
