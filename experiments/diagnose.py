@@ -98,22 +98,32 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
     true = pool.label
     pool = subsets.noisy(pool, settings.wrong_labels, data.classes, config.seed)
     by_model, ladders = [], []
-    trained = populations.Population(config, settings.stage, data, pool)
-    by_data = over_data(config, trained, pool)
+    compiled: dict[str, populations.Population] = {}
+
+    def trained_of(now: Any) -> populations.Population:
+        """Returns the program of a config; curves and ladders meet in some."""
+        key = repr(files.plain(now.to_dict()))
+        if key not in compiled:
+            compiled[key] = populations.Population(now, settings.stage, data, pool)
+        return compiled[key]
+
+    by_data = over_data(config, trained_of(config), pool)
     progress.say(
         f"{len(by_data)} sizes of the data: {time.perf_counter() - began:.1f} s"
     )
     field, values = settings.sizes
     for value in values:
         now = _changed(config, field, value)
-        trained = populations.Population(now, settings.stage, data, pool)
         runs = [populations.Run(pool.train, seed) for seed in settings.seeds]
-        logits = trained.logits(runs, settings.together)
+        logits = trained_of(now).logits(runs, settings.together)
         point = curve_point(logits, [pool.train] * len(runs), pool)
         by_model.append({"value": value, "size": _params(now, data), **point})
     progress.say(f"{len(values)} models: {time.perf_counter() - began:.1f} s")
     for field, values in settings.ladders:
-        rungs = [rung(config, field, value, data, pool, true) for value in values]
+        rungs = []
+        for value in values:
+            trained = trained_of(_changed(config, field, value))
+            rungs.append({"value": value, **rung(config, trained, pool, true)})
         ladders.append({"field": field, "rungs": rungs})
         progress.say(f"{field}: {time.perf_counter() - began:.1f} s")
     verdict = fit.judge(
@@ -169,9 +179,7 @@ def curve_point(
 
 def rung(
     config: Any,
-    field: str,
-    value: Any,
-    data: dataset.Dataset,
+    trained: populations.Population,
     pool: subsets.Pool,
     true: np.ndarray,
 ) -> dict[str, Any]:
@@ -180,16 +188,13 @@ def rung(
     Against the `true` labels of the pool, whatever the models learnt from.
     """
     settings = config.diagnose
-    now = _changed(config, field, value)
-    trained = populations.Population(now, settings.stage, data, pool)
     drawn = subsets.bootstraps(pool.train, settings.bootstraps, config.seed)
     runs = [populations.Run(one, config.seed + i) for i, one in enumerate(drawn)]
     logits = trained.logits(runs, settings.together)[:, pool.validation]
     labels = true[pool.validation]
     shares = np.asarray(jax.nn.softmax(logits, axis=-1))
-    hot = np.eye(data.classes)[labels]
+    hot = np.eye(shares.shape[-1])[labels]
     return {
-        "value": value,
         "squared": bias_variance.squared(shares, hot)._asdict(),
         "zero_one": bias_variance.zero_one(logits.argmax(-1), labels)._asdict(),
     }
