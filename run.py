@@ -38,6 +38,7 @@ EXPERIMENTS = {
     "reproduce": "run papers' configs over seeds and set them beside their claims",
     "sensitivity": "tell which layers mind sparsity, few bits and low rank",
     "sweep": "train one stage at every setting of a grid, in one compiled program",
+    "tune": "search the fields of a config for the best run, with many workers",
 }
 
 LEAVES_NOTHING = {"inspect"}  # and needs no --workdir
@@ -81,6 +82,7 @@ def main(argv):
         reproduce,
         sensitivity,
         sweep,
+        tune,
     )
 
     run = {
@@ -102,6 +104,7 @@ def main(argv):
         "reproduce": reproduce.run,
         "sensitivity": sensitivity.run,
         "sweep": sweep.run,
+        "tune": tune.run,
     }
     errors.lookup(run, _CONFIG.value.experiment, "experiment")(
         _CONFIG.value, _WORKDIR.value

@@ -601,3 +601,67 @@ def variant(arg, config, **variants):
         # Not a ValueError: ml_collections would put its traceback into the message.
         raise LookupError(f"unknown variant {arg!r} of the config; valid: {names}")
     return variants[arg](config)
+
+
+def tune(base, search, **changes):
+    """Returns the config of a search over the fields of another config.
+
+    Args:
+      base: that config, `FILE.py[:variant]`.
+      search: rows (path, kind, low, high) or (path, "choice", values). A path is that
+        of a field, as "prune.sparsity", or a tuple of them, whose values are tuples,
+        too. Kinds: "float", "log_float", "int" (with a step after high, or without),
+        "log_int", "choice".
+      **changes: of the settings below.
+    """
+    config = ConfigDict(
+        dict(
+            experiment="tune",
+            xla_flags="",
+            tune=dict(
+                base=base,
+                fixed=(),  # pairs (path, value) that all trials have
+                search=search,
+                # Pairs (what, direction). What: "validation_accuracy",
+                # "validation_loss", "file_bytes", "macs", "nonzero", "milliseconds".
+                objectives=(("validation_accuracy", "maximize"),),
+                trials=20,  # of all workers; 0: a whole grid
+                sampler="tpe",  # or "grid", "random", "gp", "cmaes", "nsga2"
+                pruner="none",  # or "median", "asha", "hyperband"
+                seed=0,
+                best=3,  # at most so many of the front are measured on the test split
+                shared=(),  # first stages, which are the same in all trials: trained
+                # once, or taken from the folder of a finished run
+                run="",
+                # Workers: the same command, with the same storage.
+                storage="",  # a file in the workdir; or "postgresql://USER@HOST/NAME",
+                # "mysql+pymysql://USER@HOST/NAME", "sqlite:///FILE"
+                study="pare",  # its name there
+                stale=60.0,  # seconds of silence after which a worker is dead
+                tries=3,  # of one trial, before it is given up
+                # Optuna's samplers and pruners.
+                random=dict(),
+                tpe=dict(n_startup_trials=10, multivariate=True),
+                gp=dict(n_startup_trials=10),
+                cmaes=dict(n_startup_trials=5),
+                nsga2=dict(population_size=20),
+                median=dict(n_startup_trials=5, n_warmup_steps=0),
+                asha=dict(min_resource=200, reduction_factor=3),
+                hyperband=dict(min_resource=200, reduction_factor=3),
+            ),
+        )
+    )
+    config.lock()
+    for key, value in changes.items():
+        config.tune[key] = value
+    return config
+
+
+def smoke_tune(config, trials=1):
+    """Shrinks a search to seconds: its base's smoke variant, a few trials."""
+    config.xla_flags = FAST_TO_COMPILE
+    config.tune.base = config.tune.base.split(":")[0] + ":smoke"
+    config.tune.run = ""
+    config.tune.trials = trials
+    config.tune.best = 1
+    return config

@@ -85,6 +85,18 @@ def _network(about: dict[str, Any], config: Any) -> Programs:
     return Programs(module, plain, network, split_metrics, logits)
 
 
+def alone(path: pathlib.Path, data: dataset.Dataset, config: Any) -> dict[str, Any]:
+    """Returns what was measured of one artifact, in this process.
+
+    Args:
+      path: of the artifact.
+      data: what it was trained on, with a test split or without.
+      config: with the settings of measuring.
+    """
+    one = packing.load(path)
+    return measured(path, one, data, lambda k: _network(json.loads(k), config), config)
+
+
 def measured(
     path: pathlib.Path,
     one: packing.Packed,
@@ -92,7 +104,10 @@ def measured(
     network_for: Callable[[str], Programs],
     config: Any,
 ) -> dict[str, Any]:
-    """Returns what was measured of one artifact."""
+    """Returns what was measured of one artifact.
+
+    Of data without a test split, nothing but what is measured on it is missing.
+    """
     key = json.dumps({k: one.about.get(k) for k in _RUNS}, sort_keys=True)
     module, plain, network, split_metrics, logits = network_for(key)
     packing.check(one, module, data.shape)
@@ -100,7 +115,10 @@ def measured(
     keep = program.keep_factors(plain)
     params = keep(one.frozen, one.variables, one.ranges, data.example)
     weights = (params, one.variables, one.ranges)
-    test = split_metrics(*weights, data.test)
+    tested = {}
+    if data.test is not None:
+        test = split_metrics(*weights, data.test)
+        tested = {k: test[k] for k in ("accuracy", "loss", "count")}
     validation = split_metrics(*weights, data.validation)
     size = config.latency.batch_size
     stored = np.zeros((size, *data.stored.shape[1:]), data.stored.dtype)
@@ -113,10 +131,9 @@ def measured(
     sites = program.sites(network)(*weights, data.example)
     leaves = [representations.of(x) for x in tree.flatten(one.frozen).values()]
     return {
-        "accuracy": test["accuracy"],
-        "loss": test["loss"],
-        "count": test["count"],
+        **tested,
         "validation_accuracy": validation["accuracy"],
+        "validation_loss": validation["loss"],
         "file_bytes": path.stat().st_size,
         "params": sum(representations.params(x) for x in leaves),
         "nonzero": sum(representations.nonzero(x) for x in leaves),

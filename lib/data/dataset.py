@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
       name: as the config wrote it.
       train: the weights are fitted to it.
       validation: choices are made on it.
-      test: results are measured on it.
+      test: results are measured on it; None where nothing may be, as in a search.
       classes: labels lie in `[0, classes)`.
       shape: of one input; for an image (H, W, C).
       inputs: what makes inputs of stored examples; fitted to the training split only.
@@ -34,7 +34,7 @@ class Dataset(NamedTuple):
     name: str
     train: splits.Train
     validation: splits.Validation
-    test: splits.Test
+    test: splits.Test | None
     classes: int
     shape: tuple[int, ...]
     inputs: inputs.Inputs

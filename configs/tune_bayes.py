@@ -1,0 +1,62 @@
+"""Bayesian search: learning rate and batch size, where earlier trials say what is next.
+
+Tree-structured Parzen estimator: Bergstra et al. 2011 (NeurIPS); `--config.tune.
+sampler=gp` is a Gaussian process, and needs PyTorch. Over the student of
+`quickstart.py`, without a teacher, on the digits.
+
+    python run.py --config=configs/tune_bayes.py --workdir=/tmp/bayes
+    python run.py --config=configs/tune_bayes.py:smoke --workdir=/tmp/smoke
+    python run.py --config=configs/tune_bayes.py:images --workdir=/tmp/images \
+        --config.tune.run=FINISHED
+
+Started again in other terminals or on other machines with one `--config.tune.storage`,
+the same command adds workers; a worker that is killed loses nothing, as its trial goes
+on from the checkpoint.
+
+`images` searches the `tuned` stage of `image_classification.py`, on the `frozen` stage
+of a finished run of it; without `tune.run`, that is trained first.
+"""
+
+from configs import common
+
+
+def images(config):
+    """Learning rate and batch size of the pretrained ResNet's fine-tuning."""
+    tune = config.tune
+    tune.base = "configs/image_classification.py"
+    tune.fixed = (("stages", ("frozen", "tuned")),)
+    tune.shared = ("frozen",)
+    tune.search = (
+        ("tuned.learning_rate", "log_float", 1e-4, 2e-2),
+        ("tuned.batch_size", "choice", (32, 64, 128, 256)),
+    )
+    tune.trials = 20
+    tune.pruner = "median"
+    return config
+
+
+def smoke(config):
+    """Shrinks to seconds: one trial."""
+    config = common.smoke_tune(config)
+    config.tune.fixed = ALONE  # and as few steps as there are
+    return config
+
+
+ALONE = (
+    ("stages", ("student",)),
+    ("student.teacher", ""),
+    ("student.objective", ("cross_entropy",)),
+)
+
+
+def get_config(arg=""):
+    config = common.tune(
+        "configs/quickstart.py",
+        (
+            ("student.learning_rate", "log_float", 1e-4, 3e-2),
+            ("student.batch_size", "choice", (16, 32, 64, 128)),
+        ),
+        fixed=(*ALONE, ("student.steps", 1000)),
+        trials=25,
+    )
+    return common.variant(arg, config, images=images, smoke=smoke)

@@ -1,0 +1,56 @@
+"""Grid search: which sparsity and how many bits, every combination tried once.
+
+The base is `techniques/prune.py`: a 300-100 MLP on the digits, pruned to a sparsity
+from dense weights that are trained once. Each trial prunes and rounds the weights, and
+is judged by validation accuracy and by the bytes of its packed file.
+
+    python run.py --config=configs/tune_grid.py --workdir=/tmp/grid
+    python run.py --config=configs/tune_grid.py:smoke --workdir=/tmp/smoke
+    python run.py --config=configs/tune_grid.py:heads --workdir=/tmp/heads \
+        --config.tune.run=FINISHED
+
+`heads` is the grid over blocks and heads of the student of `text_classification.py`, on
+the teacher of a finished run of it; without `tune.run`, that is trained first.
+"""
+
+from configs import common
+
+TEXT = "configs/text_classification.py"
+
+
+def heads(config):
+    """Blocks and heads of the text student, with the teacher of a finished run."""
+    tune = config.tune
+    tune.base = TEXT
+    tune.fixed = (("stages", ("teacher", "student")),)
+    tune.shared = ("teacher",)
+    tune.search = (
+        (
+            ("student.layers", "student.model.layers"),
+            "choice",
+            (((1, 5), 2), ((1, 3, 5), 3), ((0, 1, 3, 5), 4)),
+        ),
+        ("shrink.fraction", "choice", (0.25, 0.5, 0.75)),
+    )
+    return config
+
+
+def smoke(config):
+    """Shrinks to seconds: one trial."""
+    return common.smoke_tune(config)
+
+
+def get_config(arg=""):
+    config = common.tune(
+        "configs/techniques/prune.py",
+        (
+            ("prune.sparsity", "choice", (0.8, 0.9, 0.95)),
+            ("quantize.bits", "choice", (2, 3, 4, 8)),
+        ),
+        fixed=(("compressed.transforms", ("prune", "quantize")),),
+        shared=("dense",),
+        sampler="grid",
+        trials=0,
+        objectives=(("validation_accuracy", "maximize"), ("file_bytes", "minimize")),
+    )
+    return common.variant(arg, config, heads=heads, smoke=smoke)

@@ -1,0 +1,40 @@
+"""Random search with early ends: 30 draws of a training recipe, ASHA ends poor ones.
+
+Random search: Bergstra & Bengio 2012 (JMLR 13); ASHA: Li et al. 2018 (arXiv
+1810.05934). Over the recipe of the dense 300-100 MLP of `techniques/prune.py` on the
+digits: optimizer, learning rate, its decay, dropout, decay of weights. A trial that is
+among the worse two thirds of those that came as far (at 200, 600, ... steps) is ended.
+
+    python run.py --config=configs/tune_random.py --workdir=/tmp/random
+    python run.py --config=configs/tune_random.py:smoke --workdir=/tmp/smoke
+    python run.py ... --config.tune.pruner=hyperband   # or median, none
+"""
+
+from configs import common
+
+
+def get_config(arg=""):
+    config = common.tune(
+        "configs/techniques/prune.py",
+        (
+            ("dense.optimizer", "choice", ("adamw", "sgd")),
+            ("dense.learning_rate", "log_float", 1e-4, 1e-1),
+            ("dense.decay", "choice", ("cosine", "linear", "constant")),
+            ("dense.model.dropout", "float", 0.0, 0.5),
+            ("dense.weight_decay", "log_float", 1e-5, 1e-1),
+        ),
+        fixed=(("stages", ("dense",)), ("log_every", 50), ("save_every", 100)),
+        sampler="random",
+        pruner="asha",
+        trials=30,
+    )
+    return common.variant(arg, config, smoke=smoke)
+
+
+def smoke(config):
+    """Shrinks to seconds: two draws."""
+    config = common.smoke_tune(
+        config, trials=2
+    )  # whose steps are too few to end one early
+    config.tune.fixed = (("stages", ("dense",)),)
+    return config

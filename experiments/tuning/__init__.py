@@ -1,0 +1,1 @@
+"""The parts of `experiments/tune.py`: what is searched, how, and by which workers."""
