@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +77,9 @@ def opened(
         mine["tune"].pop(name)
     if CONFIG not in study.user_attrs:
         study.set_user_attr(CONFIG, json.dumps(mine, sort_keys=True))
-        study.set_metric_names([name for name, _ in tune.objectives])
+        with warnings.catch_warnings():  # Optuna may still change it, it says
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([name for name, _ in tune.objectives])
     difference = workdir.differences(json.loads(study.user_attrs[CONFIG]), mine)
     if difference:
         raise errors.UserError(

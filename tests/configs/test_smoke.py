@@ -69,7 +69,7 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
         return  # it leaves nothing behind
     results = {"result.json", "evaluation.json", "benchmark.json", "export.json"}
     results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
-    results |= {"features.json", "contact_sheet.png", "loader.json"}
+    results |= {"features.json", "contact_sheet.png", "loader.json", "tune.json"}
     results |= {"cross_validation.json", "diagnosis.json", "damage.json"}
     results |= {"sensitivity.json", "budget.json"}
     assert results & {path.name for path in workdir.iterdir()}
