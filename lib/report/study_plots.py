@@ -49,6 +49,8 @@ def history(trials: Trials, objectives: Sequence[Sequence[str]]) -> Figure:
         axes.plot(numbers, best, color=style.ACCENT, drawstyle="steps-post")
         _quiet(axes, f"{words(name)}: each trial, and the best so far")
     rows[-1].set_xlabel("trial")
+    for axes in rows:
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return drawn
 
 
@@ -173,6 +175,7 @@ def parallel(
                 textcoords="offset points",
                 size=7,
                 color=style.MUTED,
+                bbox=dict(fc=style.PAPER, ec="none", pad=0.6, alpha=0.8),
             )
     style.bare(axes)
     axes.spines["bottom"].set_visible(False)

@@ -110,7 +110,7 @@ def test_a_killed_worker_loses_nothing(storage, tmp_path):
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with subprocess.Popen(parts, **settings, **pipes) as other:
         try:
-            status, lost, errors = runs.interrupt(parts, in_a_trial(workdir))
+            status, _, errors = runs.interrupt(parts, in_a_trial(workdir))
             assert status == -signal.SIGKILL and errors == ""
             output, errors = other.communicate(timeout=240)
         finally:
