@@ -628,6 +628,8 @@ def tune(base, search, **changes):
                 trials=20,  # of all workers; 0: a whole grid
                 sampler="tpe",  # or "grid", "random", "gp", "cmaes", "nsga2"
                 pruner="none",  # or "median", "asha", "hyperband"
+                population=0,  # trials that are trained as one program, where they
+                # differ in values only; 0: one by one
                 seed=0,
                 best=3,  # at most so many of the front are measured on the test split
                 shared=(),  # first stages, which are the same in all trials: trained

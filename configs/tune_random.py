@@ -7,10 +7,33 @@ among the worse two thirds of those that came as far (at 200, 600, ... steps) is
 
     python run.py --config=configs/tune_random.py --workdir=/tmp/random
     python run.py --config=configs/tune_random.py:smoke --workdir=/tmp/smoke
+    python run.py --config=configs/tune_random.py:population --workdir=/tmp/population
     python run.py ... --config.tune.pruner=hyperband   # or median, none
+
+`population` draws 128 learning rates, penalties and seeds of a 64-32 MLP, and trains
+them as one program.
 """
 
 from configs import common
+
+
+def population(config):
+    """Trials that differ in values only, side by side in one program."""
+    tune = config.tune
+    tune.search = (
+        ("dense.learning_rate", "log_float", 1e-4, 1e-1),
+        ("l2.weight", "log_float", 1e-6, 1e-2),
+        ("seed", "int", 0, 10_000),
+    )
+    tune.fixed = (
+        ("stages", ("dense",)),
+        ("dense.objective", ("cross_entropy", "l2")),
+        ("dense.model.widths", (64, 32)),
+        ("dense.steps", 1000),
+    )
+    tune.pruner = "none"
+    tune.trials = tune.population = 128
+    return config
 
 
 def get_config(arg=""):
@@ -28,7 +51,7 @@ def get_config(arg=""):
         pruner="asha",
         trials=30,
     )
-    return common.variant(arg, config, smoke=smoke)
+    return common.variant(arg, config, population=population, smoke=smoke)
 
 
 def smoke(config):

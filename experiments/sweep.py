@@ -99,16 +99,21 @@ def check(config: Any) -> None:
     if not sweep.seeds:
         raise errors.UserError("sweep.seeds is empty; name at least one seed")
     stage = config[config.sweep.stage]
-    beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
-    if stage.teacher or stage.start or stage.program or beyond:
-        raise errors.UserError(
-            f"sweep: {config.sweep.stage} starts afresh, without a teacher and without "
-            "rounding activations; clear its start, teacher, program, weights, prepare "
-            "and freeze_norm"
-        )
+    check_stage("sweep", config.sweep.stage, stage)
     # Each value by itself, as the technique judges numbers.
     for settings, _ in settings_of(config):
         recipe.build_chain(changed(config, settings), stage)
+
+
+def check_stage(who: str, name: str, stage: Any) -> None:
+    """Raises a `UserError` for a stage that does not fit into one program."""
+    beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
+    if stage.teacher or stage.start or stage.program or beyond:
+        raise errors.UserError(
+            f"{who}: {name} starts afresh, without a teacher and without rounding "
+            "activations; clear its start, teacher, program, weights, prepare and "
+            "freeze_norm"
+        )
 
 
 def settings_of(config: Any) -> list[tuple[Settings, int]]:
@@ -144,25 +149,10 @@ class Job:
         Raises:
           UserError: the data are on disk.
         """
-        if not isinstance(data.train.source, examples.Arrays):
-            raise errors.UserError(
-                f"sweep: data set {data.name!r} is larger than data.resident_bytes, "
-                "and all runs share it in memory; raise that"
-            )
-        self.stage = stage = config[config.sweep.stage]
-        self.members = []
-        for settings, seed in grid:
-            feed = pipeline.OnDevice(
-                data.train, batch_size=stage.batch_size, seed=seed, sharding=None
-            )
-            numbers = {k: jnp.float32(v) for k, v in settings.items()}
-            rows = feed.next(stage.steps)
-            self.members.append(population.Member(numbers, jnp.int32(seed), rows))
-        self.resident = feed.resident
-        judged = splits.may_choose(data.validation, "the best setting")
-        (held_out,) = pipeline.eval_batches(judged, len(judged))
-        self.held_out = jax.device_put(held_out)
-        self.forms = forms(*_program(config, data))
+        self.stage = config[config.sweep.stage]
+        self.members, self.resident = members(self.stage, data, grid)
+        self.held_out = held_out(data)
+        self.forms = forms(*program_of(config, config.sweep.stage, data))
 
     def timed(self, form: str) -> tuple[list[dict[str, float]], np.ndarray, float]:
         """Returns what each run found, its first losses, and all their seconds.
@@ -173,43 +163,97 @@ class Job:
         run = self.forms[form]
         trained = jax.device_get(run(self.members, self.resident, self.held_out))
         seconds = time.perf_counter() - began
-        found = [
-            {
-                "accuracy": int(one.correct) / int(self.held_out["weight"].sum()),
-                "nonzero": int(one.nonzero),
-                "loss": float(one.losses[-1]),
-            }
-            for one in trained
-        ]
+        found = [told(one, self.held_out) for one in trained]
         return found, np.stack([one.losses[:BEGIN] for one in trained]), seconds
 
     def pilot(self) -> dict[str, float]:
-        """Returns the seconds that a twentieth of the steps takes in each form."""
-        steps = max(1, self.stage.steps // 20)
-        short = [
-            m._replace(rows=jax.tree.map(lambda r: r[:steps], m.rows))
-            for m in self.members
-        ]
-        seconds = {}
-        for form in FORMS[1:]:
-            run, args = self.forms[form], (short, self.resident, self.held_out)
-            jax.block_until_ready(run(*args))  # compiles
-            began = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            seconds[form] = time.perf_counter() - began
-        return seconds
+        """Returns what `pilot` finds of these runs."""
+        return pilot(self.forms, self.members, self.resident, self.held_out)
 
 
-def _program(config: Any, data: dataset.Dataset) -> tuple[Callable, Callable]:
-    """Returns settings -> recipe, and (settings -> recipe) -> a run of a member."""
-    stage = config[config.sweep.stage]
+def members(
+    stage: Any, data: dataset.Dataset, grid: Sequence[tuple[Settings, int]]
+) -> tuple[list[population.Member], Any]:
+    """Returns what each run of a stage is given, and what all read on the device.
+
+    Args:
+      stage: its settings.
+      data: is put on the device.
+      grid: (settings that are traced, seed) of each run.
+
+    Raises:
+      UserError: the data are on disk.
+    """
+    if not isinstance(data.train.source, examples.Arrays):
+        raise errors.UserError(
+            f"a sweep: data set {data.name!r} is larger than data.resident_bytes, and "
+            "all runs share it in memory; raise that"
+        )
+    found = []
+    for settings, seed in grid:
+        feed = pipeline.OnDevice(
+            data.train, batch_size=stage.batch_size, seed=seed, sharding=None
+        )
+        numbers = {k: jnp.float32(v) for k, v in settings.items()}
+        rows = feed.next(stage.steps)
+        found.append(population.Member(numbers, jnp.int32(seed), rows))
+    return found, feed.resident
+
+
+def held_out(data: dataset.Dataset) -> Any:
+    """Returns the whole validation split as one batch on the device."""
+    judged = splits.may_choose(data.validation, "the best setting")
+    (batch,) = pipeline.eval_batches(judged, len(judged))
+    return jax.device_put(batch)
+
+
+def told(one: population.Trained, held_out: Any) -> dict[str, float]:
+    """Returns what a run found, as numbers."""
+    return {
+        "accuracy": int(one.correct) / int(held_out["weight"].sum()),
+        "nonzero": int(one.nonzero),
+        "loss": float(one.losses[-1]),
+    }
+
+
+def pilot(
+    forms: dict[str, Callable],
+    members: Sequence[population.Member],
+    resident: Any,
+    held_out: Any,
+) -> dict[str, float]:
+    """Returns the seconds that a twentieth of the steps takes in each form."""
+    steps = max(1, jax.tree.leaves(members[0].rows)[0].shape[0] // 20)
+    short = [
+        m._replace(rows=jax.tree.map(lambda r: r[:steps], m.rows)) for m in members
+    ]
+    seconds = {}
+    for form in FORMS[1:]:
+        run, args = forms[form], (short, resident, held_out)
+        jax.block_until_ready(run(*args))  # compiles
+        began = time.perf_counter()
+        jax.block_until_ready(run(*args))
+        seconds[form] = time.perf_counter() - began
+    return seconds
+
+
+def program_of(
+    config: Any, name: str, data: dataset.Dataset
+) -> tuple[Callable, Callable]:
+    """Returns settings -> recipe, and (settings -> recipe) -> a run of a member.
+
+    Args:
+      config: of a run.
+      name: of its stage that is trained.
+      data: that it trains on.
+    """
+    stage = config[name]
     module = recipe.build_model(stage.model, data.classes)
     network = step.Network(models.make_apply(module))
 
     def recipe_of(settings):
         now = changed(config, settings)
-        stage = now[config.sweep.stage]
-        return recipe.build(now, stage, network, None, data.inputs, data.classes)[0]
+        return recipe.build(now, now[name], network, None, data.inputs, data.classes)[0]
 
     def init(key):
         return models.init(module, key, data.shape, data.inputs.DTYPE)

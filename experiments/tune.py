@@ -16,7 +16,15 @@ import optuna
 from optuna.trial import TrialState
 
 from experiments import compress, workdir
-from experiments.tuning import best, samplers, space, studies, trials, workers
+from experiments.tuning import (
+    best,
+    populations,
+    samplers,
+    space,
+    studies,
+    trials,
+    workers,
+)
 from lib import errors, files
 from lib.deploy import measure
 from lib.report import progress, results
@@ -113,6 +121,8 @@ class Search:
         if self.tune.run:
             self.shared = pathlib.Path(self.tune.run).expanduser()
         check_shared(self.tune, self.base, self.rows)
+        if self.tune.population:
+            populations.check_config(self.tune, self.base)
 
     def work(self) -> None:
         """Tries until all trials of the study are finished, by whomever."""
@@ -122,6 +132,10 @@ class Search:
             first = space.changed(self.base, {"stages": tuple(tune.shared)})
             with studies.alone(self.at, "share"):
                 trials.share(first, self.shared)
+        if tune.population:
+            self.populations = populations.Populations(
+                self.base, self.rows, tune.population
+            )
         while True:
             workers.revive(self.study, self.total, tune.stale, tune.tries)
             what = workers.next_step(self.study, self.total, tune.tries)
@@ -130,18 +144,55 @@ class Search:
             if what == "wait":
                 time.sleep(POLL)
                 continue
-            number = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = samplers.sampler(tune, self.rows, number)
+            if tune.population:
+                self._try_many()
+                continue
+            self._seed(len(self.study.get_trials(deepcopy=False)))
             self.study.optimize(self._try, n_trials=1, catch=(Failed,))
             jax.clear_caches()  # no other trial runs the same program
+
+    def _seed(self, number: int) -> None:
+        """Seeds what is drawn for a trial, so that no two workers draw the same."""
+        self.study.sampler = samplers.sampler(self.tune, self.rows, number)
+
+    def _try_many(self) -> None:
+        """Asks for as many trials as a population has, runs them and tells of them."""
+        asked, settings = [], []
+        while len(asked) < self.tune.population:
+            what = workers.next_step(self.study, self.total, self.tune.tries)
+            if what != "try":
+                break
+            self._seed(len(self.study.get_trials(deepcopy=False)))
+            trial = self.study.ask()
+            if workers.superfluous(self.study, trial, self.total):
+                self.study.tell(trial, state=TrialState.FAIL)
+                continue
+            self._seed(trial.number)
+            settings.append(space.suggested(trial, self.rows))
+            asked.append(trial)
+        if not asked:
+            return
+        numbers = f"{asked[0].number} to {asked[-1].number}"
+        progress.say(f"trials {numbers}: {len(asked)} side by side")
+        began = time.perf_counter()
+        with workers.Beat(asked, self.tune.stale):
+            found = self.populations.run(settings)
+        for trial, one in zip(asked, found, strict=True):
+            if isinstance(one, str):
+                trial.set_user_attr(workers.ERROR, one)
+                self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            else:
+                values = [float(one[name]) for name, _ in self.tune.objectives]
+                self.study.tell(trial, values, skip_if_finished=True)
+        seconds = time.perf_counter() - began
+        progress.say(f"trials {numbers}: {seconds:.1f} s")
 
     def _try(self, trial: optuna.Trial) -> list[float]:
         """Runs one trial; returns its values."""
         if workers.superfluous(self.study, trial, self.total):
             raise Failed
-        # Now the number is known, so that no two workers draw the same.
-        self.study.sampler = samplers.sampler(self.tune, self.rows, trial.number)
-        with workers.Beat(trial, self.tune.stale) as beat:
+        self._seed(trial.number)
+        with workers.Beat([trial], self.tune.stale) as beat:
             settings = space.suggested(trial, self.rows)
             folder = self.folder(trial.user_attrs, trial.number)
             trial.set_user_attr("folder", str(folder.relative_to(self.at)))
@@ -189,6 +240,7 @@ class Search:
             "trials": [self._plain(t) for t in ended],
             "front": [t.number for t in on_front],
             "best": [self._best(t) for t in on_front[: max(1, self.tune.best)]],
+            "programs": self.populations.told if self.tune.population else [],
             "importance": {
                 name: importance(self.study, done, i) for i, name in enumerate(names)
             },

@@ -46,6 +46,11 @@ def _loaded(settings: str) -> dataset.Dataset:
     return without_test(recipe.load_data(json.loads(settings)))
 
 
+def loaded(config: Any) -> dataset.Dataset:
+    """Returns the data of a config, without a test split."""
+    return _loaded(json.dumps(config.data.to_dict(), sort_keys=True))
+
+
 class Watched(metrics.MetricsWriter):
     """A writer of metrics whose validations a study sees as they are written.
 
@@ -142,7 +147,7 @@ def train(
       the data, without a test split.
     """
     check.settings(config)
-    data = _loaded(json.dumps(config.data.to_dict(), sort_keys=True))
+    data = loaded(config)
     stages = check.stages(config, data)
     workdir.claim(folder, config)
     coverage.write(folder, stages)

@@ -29,25 +29,27 @@ def me() -> list[Any]:
 
 
 class Beat:
-    """Says that this worker is alive, from a thread, while it runs a trial.
+    """Says that this worker is alive, from a thread, while it runs trials.
 
     Attributes:
-      taken: set once another worker has taken the trial: this one was held for dead.
+      taken: set once another worker has taken a trial: this one was held for dead.
     """
 
-    def __init__(self, trial: optuna.Trial, stale: float):
-        """Signs the trial."""
+    def __init__(self, trials: Sequence[optuna.Trial], stale: float):
+        """Signs the trials."""
         self.taken = threading.Event()
-        self._trial, self._every = trial, stale / BEATS
+        self._trials, self._every = trials, stale / BEATS
         self._end = threading.Event()
-        trial.set_user_attr(WORKER, me())
-        trial.set_user_attr(BEAT, time.time())
+        for trial in trials:
+            trial.set_user_attr(WORKER, me())
+            trial.set_user_attr(BEAT, time.time())
         self._thread = threading.Thread(target=self._go, daemon=True)
 
     def _go(self) -> None:
         while not self._end.wait(self._every):
             try:
-                self._trial.set_user_attr(BEAT, time.time())
+                for trial in self._trials:
+                    trial.set_user_attr(BEAT, time.time())
             except optuna.exceptions.UpdateFinishedTrialError:
                 self.taken.set()
                 return

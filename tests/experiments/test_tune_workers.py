@@ -1,6 +1,8 @@
 """Workers that come, die and go on: every trial ends once, and none is lost."""
 
 import os
+import subprocess
+import sys
 import time
 
 import optuna
@@ -83,7 +85,7 @@ def test_what_dies_again_and_again_is_given_up():
     assert ended.number == 0 and ended.state == TrialState.FAIL
 
 
-def test_who_is_alive(monkeypatch):
+def test_who_is_alive():
     study = optuna.create_study()
     trial = study.ask()
 
@@ -93,7 +95,8 @@ def test_who_is_alive(monkeypatch):
         return workers.alive(study.trials[0], STALE, 1000.0 + silent)
 
     host = workers.me()[0]
-    gone = os.spawnv(os.P_WAIT, "/bin/true", ["true"]) or 2**22 - 1  # no such process
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        gone = child.pid  # of no process any more
     assert alive(["another host", 1], 59) and not alive(["another host", 1], 61)
     assert alive([host, os.getppid()], 59) and not alive([host, os.getppid()], 61)
     assert not alive([host, gone], 0)
@@ -111,7 +114,7 @@ def test_one_that_is_signed_by_nobody_is_dead_in_time():
 def test_a_worker_learns_that_its_trial_was_taken():
     study = optuna.create_study()
     trial = study.ask()
-    with workers.Beat(trial, 0.06) as beat:
+    with workers.Beat([trial], 0.06) as beat:
         first = study.trials[0].user_attrs[workers.BEAT]
         deadline = time.monotonic() + 10
         while study.trials[0].user_attrs[workers.BEAT] == first:
