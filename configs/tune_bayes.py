@@ -4,6 +4,9 @@ Tree-structured Parzen estimator: Bergstra et al. 2011 (NeurIPS); `--config.tune
 sampler=gp` is a Gaussian process, and needs PyTorch. Over the student of
 `quickstart.py`, without a teacher, on the digits.
 
+Expect, in two minutes of CPU time (1 seed): learning rate 6.2e-3 and batches of 32 have
+99.07 % of 216 validation images right, and 98.33 % of 360 test images.
+
     python run.py --config=configs/tune_bayes.py --workdir=/tmp/bayes
     python run.py --config=configs/tune_bayes.py:smoke --workdir=/tmp/smoke
     python run.py --config=configs/tune_bayes.py:images --workdir=/tmp/images \

@@ -4,6 +4,12 @@ The base is `techniques/prune.py`: a 300-100 MLP on the digits, pruned to a spar
 from dense weights that are trained once. Each trial prunes and rounds the weights, and
 is judged by validation accuracy and by the bytes of its packed file.
 
+Expect, in 90 s of CPU time (1 seed, 360 test images), this front:
+
+    sparsity 0.8,  8 bits  99.17 %, 16,409 bytes
+    sparsity 0.9,  4 bits  99.44 %,  7,674 bytes
+    sparsity 0.95, 4 bits  98.89 %,  5,569 bytes
+
     python run.py --config=configs/tune_grid.py --workdir=/tmp/grid
     python run.py --config=configs/tune_grid.py:smoke --workdir=/tmp/smoke
     python run.py --config=configs/tune_grid.py:heads --workdir=/tmp/heads \

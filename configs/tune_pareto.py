@@ -5,6 +5,9 @@ NSGA-II: Deb et al. 2002 (IEEE TEC 6). Over the second stage of `techniques/prun
 distributed over layers, bits. The front at the end is measured on the test split, and
 each of its trials is left as a config file that runs as it is.
 
+Expect, in 4 minutes of CPU time (1 seed, 360 test images), a front from 98.89 % in
+17,155 bytes to 98.33 % in 6,401 bytes, and below it what is smaller and useless.
+
     python run.py --config=configs/tune_pareto.py --workdir=/tmp/pareto
     python run.py --config=configs/tune_pareto.py:smoke --workdir=/tmp/smoke
     python run.py ... --config.tune.sampler=tpe

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +38,7 @@ def storage(tune: Any, at: pathlib.Path) -> optuna.storages.BaseStorage:
     import sqlalchemy  # a part of a second, for those alone who need it
 
     try:
-        return optuna.storages.RDBStorage(tune.storage)
+        return _database(tune.storage)
     except ImportError as e:
         raise errors.UserError(
             f"tune.storage {_hidden(tune.storage)!r} needs a driver: {e}; such as "
@@ -48,6 +49,26 @@ def storage(tune: Any, at: pathlib.Path) -> optuna.storages.BaseStorage:
         raise errors.UserError(
             f"tune.storage {_hidden(tune.storage)!r} cannot be opened: {why}"
         ) from e
+
+
+def _database(url: str) -> optuna.storages.RDBStorage:
+    """Returns the database, with its tables made if they are not there yet.
+
+    Workers that start at once on an empty one all make the tables: the first wins, and
+    the others find them when they look again.
+    """
+    import sqlalchemy
+
+    for pause in (1.0, 2.0):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except (
+            sqlalchemy.exc.IntegrityError,
+            sqlalchemy.exc.OperationalError,
+            sqlalchemy.exc.ProgrammingError,
+        ):
+            time.sleep(pause)
+    return optuna.storages.RDBStorage(url)
 
 
 def _hidden(url: str) -> str:

@@ -80,7 +80,7 @@ def test_augmentations_are_swept_and_what_is_held_out_is_left_as_it_is():
     config.swept.augment = ("flip", "mixup")
     data = recipe.load_data(config.data)
     job = sweep.Job(config, data, sweep.settings_of(config))
-    recipe_of, run_of = sweep._program(config, data)
+    recipe_of, run_of = sweep.program_of(config, config.sweep.stage, data)
     given = job.members[0], job.resident, job.held_out
     found = jax.eval_shape(run_of(recipe_of), *given)
     assert found.losses.shape == (12,)
