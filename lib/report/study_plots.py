@@ -89,8 +89,22 @@ def front(
         tick = FuncFormatter(lambda x, _: formats.size(max(1, round(x))))
         axes.xaxis.set_major_formatter(tick)
     axes.set_xlabel(words(cost))
-    _quiet(axes, words(gain))
+    _quiet(axes, words(gain) + _zoomed(axes, ys, objectives[0][1]))
     return drawn
+
+
+def _zoomed(axes: Axes, ys: np.ndarray, way: str) -> str:
+    """Leaves a few values that are far worse out of the frame; says how many."""
+    cost = -ys if way == "maximize" else ys
+    usual = np.percentile(cost, 90)
+    room = usual - cost.min()
+    out = int((cost > usual + 2 * room).sum())
+    if not room or not out:
+        return ""
+    low, high = cost.min() - 0.2 * room, usual + 0.5 * room
+    axes.set_ylim(*((-high, -low) if way == "maximize" else (low, high)))
+    hidden = int((cost > high).sum())
+    return f" ({hidden} of {len(ys)} trials are far worse and out of the frame)"
 
 
 @style.styled()

@@ -104,3 +104,17 @@ def test_places_on_an_axis():
     assert at == [1.0, 0.0, 1.0] and ticks == [(0.0, "a"), (1.0, "b")]
     assert study_plots.places([3, 3])[0] == [0.0, 0.0]
     assert study_plots.places([True, False, True])[0] == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("way", ["maximize", "minimize"])
+def test_what_is_far_worse_does_not_flatten_the_front(way):
+    sign = 1 if way == "maximize" else -1
+    values = [sign * v for v in (*np.linspace(0.95, 0.99, 20), 0.1)]
+    objectives = [["validation_loss", way], ["macs", "minimize"]]
+    trials = [trial(i, [v, 10.0 + i], 2, []) for i, v in enumerate(values)]
+    (axes,) = study_plots.front(trials, objectives, [19]).axes
+    low, high = sorted(sign * y for y in axes.get_ylim())
+    assert 0.9 < low < 0.96 and 0.99 < high < 1.02
+    assert "1 of 21 trials" in axes.get_title(loc="left")
+    (axes,) = study_plots.front(trials[:20], objectives, [19]).axes
+    assert "trials" not in axes.get_title(loc="left")
