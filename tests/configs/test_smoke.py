@@ -15,9 +15,11 @@ CONFIGS = sorted(
 )
 
 
-# Techniques and papers are trained in two processes; three of them, and all else, as
-# users run them.
+# Techniques, papers and recipes of images are trained in two processes; three of them,
+# and all else, as users run them.
+RECIPES = ["configs/cats_vs_dogs.py", "configs/image_classification.py"]
 ALIKE = [c for c in CONFIGS if c.startswith(("configs/techniques/", "configs/papers/"))]
+ALIKE += RECIPES
 WHOLE = [
     "configs/papers/resnet_ptq.py",
     "configs/techniques/factorize.py",
@@ -29,6 +31,7 @@ WHOLE = [
 @pytest.mark.parametrize("folder", ["techniques", "papers"])
 def test_every_one_trains_and_packs(folder, tmp_path):
     paths = [c for c in ALIKE if c not in WHOLE and f"/{folder}/" in c]
+    paths += RECIPES if folder == "papers" else []
     script = [sys.executable, "-m", "tests.configs.train_only", str(tmp_path), *paths]
     done = runs.run(script, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -16,7 +16,7 @@ TINY = {
     "stages": "('student', 'pruned')",
     "student.teacher": "",
     "student.objective": "('cross_entropy',)",
-    "student.model.widths": "(16,)",
+    "student.model.widths": "(24,)",
     "pruned.teacher": "",
     "pruned.objective": "('cross_entropy',)",
     "student.steps": 60,

@@ -91,7 +91,7 @@ SETTINGS = {
     "data set": ({"data__name": "digit"}, ("data set 'digit'; did you mean 'digits'",)),
     "model": (
         {"teacher__model__name": "mpl"},
-        ("unknown model 'mpl'; did you mean 'mlp'? valid: cnn, lenet5, mlp",),
+        ("unknown model 'mpl'; did you mean 'mlp'? valid: cnn, decoder, ",),
     ),
     "field of another model": (
         {"teacher__model__name": "transformer"},
@@ -100,7 +100,7 @@ SETTINGS = {
     "optimizer": ({"student__optimizer": "adam"}, ("'adam'; did you mean 'adamw'?",)),
     "augmentation": (
         {"teacher__augment": "('shfit',)"},
-        ("'shfit'; did you mean 'shift'? valid: flip, rotate, scale, shift",),
+        ("'shfit'; did you mean 'shift'? valid: colour, crop, cutmix, ",),
     ),
     "schedule": ({"prune__schedule": "cubi"}, ("'cubi'; did you mean 'cubic'?",)),
     "parallel mode": ({"parallel": "pmpa"}, ("'pmpa'; did you mean 'pmap'?",)),

@@ -34,7 +34,7 @@ def test_files_that_cannot_grow(undisturbed, tmp_path):
     """The config is not written; then no checkpoint; then no report."""
     workdir = tmp_path / "run"
     parts = runs.tiny(workdir)
-    for size, what in ((1000, "config.json"), (10_500, "checkpoints"), (30_000, "")):
+    for size, what in ((1000, "config.json"), (16_500, "checkpoints"), (30_000, "")):
         done = runs.run(limited(size, parts))
         check(done)
         assert "File too large" in done.stderr and what in done.stderr

@@ -181,11 +181,13 @@ def test_a_gram_over_all_rows_is_that_of_each_output():
 @pytest.mark.slow
 def test_a_convolution_in_groups_is_measured_and_rounded():
     class Grouped(nn.Module):
+        classes: int = 3
+
         @nn.compact
         def __call__(self, x, *, train):
             x = nn.Conv(4, (1, 1), name="mix")(x)
             x = nn.Conv(8, (3, 3), feature_group_count=4, name="depthwise")(x)
-            return nn.Dense(3, name="logits")(x.mean((1, 2))), {}
+            return nn.Dense(self.classes, name="logits")(x.mean((1, 2))), {}
 
     net, start = network(Grouped())
     made = config("gptq", bits=3)

@@ -310,13 +310,15 @@ def test_a_restart_cuts_as_before_whatever_it_would_choose_now(tmp_path):
 class _Tied(nn.Module):
     """A statistic of the hidden units that only training reads."""
 
+    classes: int = DATA.classes
+
     @nn.compact
     def __call__(self, images, *, train):
         x = nn.relu(nn.Dense(8)(images.reshape((images.shape[0], -1))))
         mean = self.variable("stats", "mean", jnp.zeros, (8,))
         if train:
             mean.value = 0.9 * mean.value + 0.1 * x.mean(0)
-        return nn.Dense(DATA.classes)(x), {}
+        return nn.Dense(self.classes)(x), {}
 
 
 def test_what_training_alone_ties_is_told_before_it_trains():

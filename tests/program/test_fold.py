@@ -37,7 +37,7 @@ def cnn():
     apply = models.make_apply(module)
 
     def f(weights, x, train=False):
-        return apply(**weights, images=x, train=train, key=None)[0][0]
+        return apply(**weights, inputs=x, train=train, key=None)[0][0]
 
     return f, lively({"params": params, "variables": variables})
 
