@@ -93,6 +93,7 @@ def test_activations_in_float_and_in_integers(name):
     np.testing.assert_allclose(found / scale, floats / scale, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "next"])
 def test_heads_and_widths_go(name):
     one = cuts.halved(case(name))

@@ -195,6 +195,7 @@ def test_augmentation_comes_before_normalisation(numbered):
     np.testing.assert_array_equal(images[32:], want)
 
 
+@pytest.mark.slow
 def test_mixing_comes_after_the_inputs_and_is_the_same_on_many_devices():
     normalisation = normalise.Normalisation((2.0,), (4.0,))
     mixing = augment.mixup(alpha=1.0, probability=1.0, classes=2)

@@ -42,6 +42,7 @@ def rows(k):
         yield jax.device_get(teacher_cache.top(jnp.asarray(LOGITS[start:][:8]), k))
 
 
+@pytest.mark.slow
 def test_kept_probabilities_are_exact_and_the_rest_is_spread_evenly():
     kept = teacher_cache.top(jnp.asarray(LOGITS), 3)
     got = jax.nn.softmax(teacher_cache.dense(kept, CLASSES))
@@ -62,6 +63,7 @@ def test_of_all_classes_the_logits_come_back(k):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["in memory", "on disk"])
 def test_each_example_comes_with_its_logits_through_a_feed(tmp_path, kind):
     path = tmp_path / "new" / "cache"
@@ -85,6 +87,7 @@ def test_each_example_comes_with_its_logits_through_a_feed(tmp_path, kind):
     np.testing.assert_array_equal(every["teacher_indices"], want["teacher_indices"])
 
 
+@pytest.mark.slow
 def test_another_cache_is_refused_in_one_line(tmp_path):
     path = tmp_path / "cache"
     teacher_cache.write(path, LABEL, rows(3))

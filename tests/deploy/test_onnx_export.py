@@ -15,6 +15,7 @@ from lib.deploy import onnx_export
 from tests.deploy import exported
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -46,6 +47,7 @@ def test_every_model_at_any_batch_from_one_file(name, shape, tmp_path):
         np.testing.assert_allclose(found, expected[:n], **exported.CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_models_of_text_at_any_batch(name, tmp_path):
     fields = dict(layers=1, width=16, heads=2, intermediate=24, vocabulary=20)
@@ -256,6 +258,7 @@ def test_only_this_package_knows_of_onnx():
             assert "lib.deploy.onnx_export" not in named, file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["gelu", "softmax"])
 def test_nodes_that_were_joined_lend_no_names(tmp_path, first):
     """A joined pattern takes nodes away, and what comes after counts on."""

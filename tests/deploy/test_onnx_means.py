@@ -63,6 +63,7 @@ def _rounded(f, frozen, x):
     return np.asarray(jax.jit(program.fake_quantize(f, **how))(params, x))
 
 
+@pytest.mark.slow
 def test_other_formats_have_the_same_points(tmp_path):
     """The points are equations of one program: integers and composites read it too."""
     f, params = exported.model("cnn")

@@ -23,6 +23,7 @@ def smoke(tmp_path_factory):
     return at, contact_sheet.run(config(), str(at))
 
 
+@pytest.mark.slow
 def test_the_sheet_is_a_picture_of_its_rows(smoke):
     at, rows = smoke
     assert list(rows) == ["plain", "shift", "colour", "cutmix"]
@@ -31,6 +32,7 @@ def test_the_sheet_is_a_picture_of_its_rows(smoke):
     assert min(picture.shape) > 300 and picture.std() > 20
 
 
+@pytest.mark.slow
 def test_a_row_is_drawn_by_its_seed(smoke, tmp_path):
     _, rows = smoke
     settings = config(), config(seed=1)

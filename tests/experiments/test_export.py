@@ -48,6 +48,7 @@ def config(run, stage):
     return found
 
 
+@pytest.mark.slow
 def test_both_files_are_written_and_measured(tmp_path, capsys):
     save(tmp_path / "run", "small")
     at = tmp_path / "out"
@@ -86,6 +87,7 @@ def test_both_files_are_written_and_measured(tmp_path, capsys):
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
+@pytest.mark.slow
 def test_what_has_no_int8_file_says_why(tmp_path, capsys):
     save(tmp_path, "plain", {**ABOUT, "rules": []})
     found = export.run(config(tmp_path, "plain"), str(tmp_path / "out"))
@@ -106,6 +108,7 @@ def test_names_are_judged_before_anything_is_read(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_factors_stay_factors(tmp_path):
     save(tmp_path, "small")
     path = tmp_path / "artifacts" / "small.pare"

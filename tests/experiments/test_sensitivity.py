@@ -107,6 +107,7 @@ def test_each_cell_is_the_technique_on_that_layer_alone():
                 np.testing.assert_allclose(cell, (accuracy, loss), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_cells_one_after_another_are_the_same():
     one, split = packed(1), split_of(40)
     found = [
@@ -143,6 +144,7 @@ def saved(at, **stages):
     return str(at)
 
 
+@pytest.mark.slow
 def test_stages_of_a_run_are_compared_and_tried_on_validation_data(tmp_path, capsys):
     run = saved(tmp_path, dense=0, small=1)
     config = damage_config.get_config("smoke")

@@ -204,6 +204,7 @@ def test_published_efficientnet_lite0(tmp_path):
     loaded_agree(path, net, "efficientnet_lite", (96, 96, 3), classes=1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields", "count"),
     [

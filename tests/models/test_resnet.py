@@ -83,6 +83,7 @@ def test_training_keeps_a_tenth_of_the_batch_statistics(
         assert not np.allclose(tree.get(after, path), value)
 
 
+@pytest.mark.slow
 # Layers and parameters as table 6 of the paper has them, in millions.
 @pytest.mark.parametrize(
     ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]

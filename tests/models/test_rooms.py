@@ -41,6 +41,7 @@ def test_every_channel_has_its_group_and_every_input_is_rounded(name):
     assert all(row.operands for row in program.coverage(f, rules)(weights, x))
 
 
+@pytest.mark.slow
 def test_nothing_is_scaled_across_relu6():
     f, weights, x, *_ = case("efficientnet_lite")
     _, changes = program.equalize(f)(weights, x)

@@ -59,6 +59,7 @@ def run(module, params, ids=IDS):
     return jax.device_get(apply(params, {}, jnp.asarray(ids), train=False, key=None)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_is_looked_at_by_nobody(name):
     """Texts are what they are, however long the batch and at whichever end."""

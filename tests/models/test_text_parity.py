@@ -14,6 +14,8 @@ from lib.models.decoder import Decoder
 from lib.models.encoder import Encoder
 from tests.models import reference
 
+pytestmark = pytest.mark.slow
+
 torch = reference.package("torch")
 transformers = reference.package("transformers")
 

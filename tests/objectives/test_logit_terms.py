@@ -61,6 +61,7 @@ def test_born_again_by_confidence():
     np.testing.assert_allclose(got, (theirs * share).sum() / share.sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_born_again_by_permuted_predictions():
     made = samples.term("born_again", kind="dkpp")
     # Of one-hot students, the cross-entropy reads the permuted probabilities out.

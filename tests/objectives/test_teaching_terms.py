@@ -18,6 +18,7 @@ def heads_of_all():
     return {name: samples.heads_of(made) for name, made in MADE.items()}
 
 
+@pytest.mark.slow
 def test_an_example_of_weight_0_does_not_count_whatever_it_is():
     heads = heads_of_all()
 
@@ -47,6 +48,7 @@ def test_an_example_of_weight_0_does_not_count_whatever_it_is():
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_student_and_heads_but_not_the_teacher():
     batch = {k: jnp.asarray(v) for k, v in samples.BATCH.items()}
     mask = {"mask": jnp.asarray(samples.MASK)}

@@ -42,6 +42,7 @@ def cnn():
     return f, lively({"params": params, "variables": variables})
 
 
+@pytest.mark.slow
 def test_a_cnn_as_by_hand():
     f, weights = cnn()
     x = images(2, 8, 8, 1)

@@ -164,6 +164,7 @@ def test_bad_input(changes, message):
         program.smooth(block, weights(), args.pop("batches"), **args)
 
 
+@pytest.mark.slow
 def test_awq_leaves_what_is_fed_in_groups():
     """A depthwise convolution has a Gram matrix for each group: left, with a reason."""
 

@@ -73,6 +73,7 @@ def test_a_search_of_one_trial_has_a_page_too(tmp_path):
     assert "Pareto front" in checker.text and "What mattered" not in checker.text
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_values():
     made = result()
     drawn = study_plots.history(made["trials"], OBJECTIVES)

@@ -16,6 +16,7 @@ _TRAINED = "lenet5 cnn resnet20 bottleneck resnext densenet unet squeeze_excite"
 TRAINS = ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in _TRAINED)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_results_and_gradients(name):
     same(cut(name), cut(name).case.x)

@@ -37,6 +37,7 @@ def hinted(*, ema=0.0, transform=None, terms=("cross_entropy", "hint"), **option
     )
 
 
+@pytest.mark.slow
 def test_a_regressor_learns_beside_the_code_by_the_gradient_of_the_objective():
     """One step of plain gradient descent, against `jax.grad` by hand."""
     job = hinted(optimize=optax.sgd(0.1))
@@ -105,6 +106,7 @@ def test_several_teachers_teach_the_mean_of_their_logits():
     np.testing.assert_array_equal(features["1/dense_0"], each[1][1]["dense_0"])
 
 
+@pytest.mark.slow
 def test_a_mean_teacher_is_the_average_through_the_techniques():
     """The average decoded, with masks of the moment; the code itself is not it."""
     job = hinted(ema=0.5, transform=T.prune(sparsity=0.5), terms=("cross_entropy",))

@@ -60,6 +60,7 @@ def clipped(x, alpha, steps):
     return y + lax.stop_gradient(jnp.round(y / scale) * scale - y)
 
 
+@pytest.mark.slow
 def test_steps_are_the_loop_written_by_hand():
     job = make(transform=T.lsq(bits=3))
     code, codec = job.state.code, job.state.codec

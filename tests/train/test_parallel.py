@@ -94,6 +94,7 @@ def test_all_devices_give_the_numbers_of_one(name, mode, call):
         np.testing.assert_array_equal(mask, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.PARALLEL)
 def test_steps_per_call_change_nothing(mode):
     one, state = runs(mode, jobs.make(), 1)
@@ -117,6 +118,7 @@ def test_the_state_is_donated_and_the_callers_own_is_not(mode):
     jobs.same(runner.get(runner.put(job.state)), job.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.PARALLEL)
 def test_only_the_first_call_compiles(mode):
     job = jobs.make(transform=both())

@@ -80,6 +80,7 @@ def test_grasp_keeps_what_carries_the_gradient():
         np.testing.assert_allclose(slope, -2 * score[i, j], rtol=0.02, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [saliency.snip, saliency.grasp])
 def test_batches_count_as_one_large_batch(score):
     def loss(params, batch):

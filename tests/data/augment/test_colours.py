@@ -40,6 +40,7 @@ def test_enhancements_equal_pillows(ours, pillows, factor):
     np.testing.assert_allclose(ours(floats(PICTURE), factor, 255), want, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("white", [16.0, 255.0])
 def test_the_scale_of_the_pixels_is_white(white):
     picture, small = floats(PICTURE), floats(PICTURE) * (white / 255)
@@ -85,6 +86,7 @@ def test_operations_of_whole_pixels_equal_pillows():
     np.testing.assert_array_equal(autocontrast(flat, 255), flat)
 
 
+@pytest.mark.slow
 def test_equalize_equals_pillows():
     for picture in (
         np.clip(RNG.normal(90, 25, (40, 41, 3)), 0, 255).astype(np.uint8),
@@ -109,6 +111,7 @@ def test_grey_images_have_brightness_and_contrast_only():
         change(jax.random.key(0), two)
 
 
+@pytest.mark.slow
 def test_factors_are_uniform_over_their_range():
     """Read off a picture of one grey: its brightness is the factor."""
     settings = {"brightness": 0.5, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}

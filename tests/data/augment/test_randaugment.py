@@ -67,6 +67,7 @@ def test_warps_equal_pillows(name):
     assert seen == {-1, 1}
 
 
+@pytest.mark.slow
 def test_each_operation_of_the_list_is_drawn_as_often():
     warp = jax.jit(geometry.warp, static_argnames="mode")
 
