@@ -75,6 +75,7 @@ def test_weights_and_options_may_be_traced():
         np.testing.assert_allclose(grads[i], grad, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_term_builds_and_is_finite():
     assert samples.OPTIONS.keys() == objectives.TERMS.keys()
     settings = {name: {"weight": 1.0, **o} for name, o in samples.OPTIONS.items()}

@@ -67,7 +67,7 @@ def train(sparsity, bits, l2, *, scheduled, distribution):
 @pytest.mark.parametrize(
     ("scheduled", "distribution", "closed_over"),
     [
-        (False, "layerwise", True),
+        pytest.param(False, "layerwise", True, marks=pytest.mark.slow),
         (True, "erk", False),
         pytest.param(True, "layerwise", True, marks=pytest.mark.slow),
         pytest.param(True, "global", True, marks=pytest.mark.slow),
