@@ -9,10 +9,10 @@ Gupta 2017, arXiv 1710.01878) and `quantized` has weights in 4 and activations i
 (Jacob 2018, 1712.05877), both taught by `dense`. `student`, of half the widths, learns
 from `dense` (Hinton 2015, 1503.02531), and `small` is that in the same bits.
 
-Expect of `cifar10` (seeds 0, 1, 2; medians, one image of 2,000 is 0.05 %): dense 79.50 %
-in 314 kB, pruned 79.85 %, quantized 80.05 % in 18.9 kB, student 77.50 %, small 77.80 % in
-12.2 kB, 26 times smaller and 5 times faster than dense. Five minutes on 2 cores of an
-AMD EPYC, Python 3.11, JAX 0.10.2. cats_vs_dogs itself was not run.
+Expect of `cifar10` (seeds 0, 1, 2; medians, one image of 2,000 is 0.05 %): dense
+79.50 % in 314 kB, pruned 79.85 %, quantized 80.05 % in 18.9 kB, student 77.50 %, small
+77.80 % in 12.2 kB, 26 times smaller and 5 times faster than dense. Five minutes on 2
+cores of an AMD EPYC, Python 3.11, JAX 0.10.2. cats_vs_dogs itself was not run.
 
     python run.py --config=configs/cats_vs_dogs.py --workdir=/tmp/cats
     python run.py --config=configs/cats_vs_dogs.py:cifar10 --workdir=/tmp/cats_cifar10

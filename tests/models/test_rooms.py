@@ -6,6 +6,8 @@ from lib import models, program, shrink
 from tests.deploy import exported
 from tests.shrink import models as zoo
 
+pytestmark = pytest.mark.slow
+
 # name -> how many groups of channels, heads or units it has
 NETWORKS = {
     "imagenet_resnet": 13,  # the stem, what each of 4 blocks gives, and 2 inside each

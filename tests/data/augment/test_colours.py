@@ -13,6 +13,8 @@ from lib.data.augment import colours
 from lib.data.augment.randaugment import autocontrast, equalize, posterize, sharpen
 from lib.data.augment.randaugment import solarize as invert_above
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 PICTURE = (RNG.integers(0, 256, (9, 8, 3)) * [1.0, 0.6, 0.3] + 20).clip(0, 255)
 PICTURE = PICTURE.astype(np.uint8)

@@ -9,6 +9,8 @@ from lib.data import augment
 from lib.data.augment import geometry
 from lib.data.augment.randaugment import COLOURS, OPERATIONS, WARPS
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGE = ndimage.gaussian_filter(RNG.uniform(0, 255, (12, 12, 3)), (1, 1, 0))
 IMAGE = IMAGE.astype(np.float32)
