@@ -15,9 +15,9 @@ import jax
 import optuna
 from optuna.trial import TrialState
 
-from experiments import compress, workdir
+from experiments import workdir
 from experiments.tuning import (
-    best,
+    findings,
     populations,
     samplers,
     space,
@@ -26,7 +26,6 @@ from experiments.tuning import (
     workers,
 )
 from lib import errors, files
-from lib.deploy import measure
 from lib.report import progress, results
 
 NAME = "tune.json"
@@ -51,7 +50,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     search.work()
     with studies.alone(at, "report"):  # one worker measures what is best
         if not (at / NAME).exists():
-            files.write_json(at / NAME, search.report())
+            files.write_json(at / NAME, search.found())
         result = files.read_json(at / NAME)
         from lib.report import study_page  # matplotlib: not for those who only try
 
@@ -123,6 +122,7 @@ class Search:
         check_shared(self.tune, self.base, self.rows)
         if self.tune.population:
             populations.check_config(self.tune, self.base)
+        self.scope = findings.Scope(config, self.base, self.rows, at)
 
     def work(self) -> None:
         """Tries until all trials of the study are finished, by whomever."""
@@ -150,6 +150,11 @@ class Search:
             self._seed(len(self.study.get_trials(deepcopy=False)))
             self.study.optimize(self._try, n_trials=1, catch=(Failed,))
             jax.clear_caches()  # no other trial runs the same program
+
+    def found(self) -> dict[str, Any]:
+        """Returns what `tune.json` holds; see `findings.report`."""
+        told = self.populations.told if self.tune.population else []
+        return findings.report(self.scope, self.study, self.total, told)
 
     def _seed(self, number: int) -> None:
         """Seeds what is drawn for a trial, so that no two workers draw the same."""
@@ -182,7 +187,7 @@ class Search:
                 trial.set_user_attr(workers.ERROR, one)
                 self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             else:
-                values = [float(one[name]) for name, _ in self.tune.objectives]
+                values = [float(one[name]) for name in self.scope.names]
                 self.study.tell(trial, values, skip_if_finished=True)
         seconds = time.perf_counter() - began
         progress.say(f"trials {numbers}: {seconds:.1f} s")
@@ -194,9 +199,9 @@ class Search:
         self._seed(trial.number)
         with workers.Beat([trial], self.tune.stale) as beat:
             settings = space.suggested(trial, self.rows)
-            folder = self.folder(trial.user_attrs, trial.number)
+            folder = self.scope.folder(trial.user_attrs, trial.number)
             trial.set_user_attr("folder", str(folder.relative_to(self.at)))
-            progress.say(f"trial {trial.number}: {_words(settings)}")
+            progress.say(f"trial {trial.number}: {findings.in_words(settings)}")
             try:
                 trials.take(self.shared, self.tune.shared, folder)
                 now = space.changed(self.base, settings)
@@ -209,142 +214,17 @@ class Search:
                 progress.say(f"trial {trial.number}: failed: {e}")
                 raise Failed from e
         values = trials.values(found, self.tune.objectives)
-        names = [name for name, _ in self.tune.objectives]
-        told = dict(zip(names, values, strict=True))
-        progress.say(f"trial {trial.number}: {_words(told)}")
+        told = dict(zip(self.scope.names, values, strict=True))
+        progress.say(f"trial {trial.number}: {findings.in_words(told)}")
         return values
-
-    def folder(self, attributes: dict[str, Any], number: int) -> pathlib.Path:
-        """Returns where a trial's files are: with its root's."""
-        root = attributes[workers.ROOT] if workers.ROOT in attributes else number
-        return self.at / "trials" / f"{root:04d}"
-
-    def report(self) -> dict[str, Any]:
-        """Returns what `tune.json` holds, after measuring what is best on the test."""
-        ended = workers.ended(self.study, self.total)
-        done = [t for t in ended if t.state == TrialState.COMPLETE]
-        if not done:
-            why = [t.user_attrs[workers.ERROR] for t in ended if _failed(t)]
-            raise errors.UserError(
-                f"tune: none of {len(ended)} trials came to its end; the last one "
-                f"that failed: {(why or ['none did'])[-1]}"
-            )
-        names = [name for name, _ in self.tune.objectives]
-        on_front = self._front(done)
-        return {
-            "experiment": self.config.experiment,
-            "config": self.config.to_dict(),
-            "environment": measure.environment(),
-            "objectives": [list(row) for row in self.tune.objectives],
-            "fields": [row.name for row in self.rows],
-            "trials": [self._plain(t) for t in ended],
-            "front": [t.number for t in on_front],
-            "best": [self._best(t) for t in on_front[: max(1, self.tune.best)]],
-            "programs": self.populations.told if self.tune.population else [],
-            "importance": {
-                name: importance(self.study, done, i) for i, name in enumerate(names)
-            },
-        }
-
-    def _front(self, done: list[Any]) -> list[Any]:
-        """Returns the trials that no other beats, by the first objective."""
-        signs = [-1 if way == "maximize" else 1 for _, way in self.tune.objectives]
-        costs = [
-            tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in done
-        ]
-        return [done[i] for i in sorted(front(costs), key=lambda i: costs[i])]
-
-    def _plain(self, trial: Any) -> dict[str, Any]:
-        whole = len(trial.params) == len(self.rows)
-        return {
-            "number": trial.number,
-            "folder": str(
-                self.folder(trial.user_attrs, trial.number).relative_to(self.at)
-            ),
-            "state": trial.state.name.lower(),
-            "values": trial.values if trial.state == TrialState.COMPLETE else None,
-            "settings": space.settings(trial.params, self.rows) if whole else {},
-            "params": trial.params,
-            "last": trial.last_step,
-            "why": trial.user_attrs[workers.ERROR] if _failed(trial) else "",
-        }
-
-    def _best(self, trial: Any) -> dict[str, Any]:
-        """Measures one trial as a run, and writes its config."""
-        settings = space.settings(trial.params, self.rows)
-        names = [name for name, _ in self.tune.objectives]
-        told = _words(dict(zip(names, trial.values, strict=True)))
-        folder = self.folder(trial.user_attrs, trial.number)
-        path = best.write(
-            self.at / "best" / f"{folder.name}.py",
-            self.tune.base,
-            {**dict(self.tune.fixed), **settings},
-            f"Trial {trial.number} of a search over {self.tune.base}: {told}.",
-        )
-        result = compress.run(space.changed(self.base, settings), str(folder))
-        last = result["stages"][-1]
-        return {
-            "number": trial.number,
-            "values": trial.values,
-            "settings": settings,
-            "config": str(path.relative_to(self.at)),
-            "folder": str(folder.relative_to(self.at)),
-            "test_accuracy": last["metrics"]["accuracy"],
-            "validation_accuracy": last["metrics"]["validation_accuracy"],
-            "file_bytes": last["size"]["file_bytes"],
-            "macs": last["size"]["macs"],
-            "count": last["metrics"]["count"],
-        }
-
-
-def front(costs: list[tuple[float, ...]]) -> list[int]:
-    """Returns the indices of costs that no other beats in all they have.
-
-    One beats another that is nowhere less and somewhere more; of equal ones the first
-    is returned.
-    """
-
-    def beaten(i: int) -> bool:
-        return any(
-            all(a <= b for a, b in zip(other, costs[i], strict=True))
-            and (other != costs[i] or j < i)
-            for j, other in enumerate(costs)
-            if j != i
-        )
-
-    return [i for i in range(len(costs)) if not beaten(i)]
-
-
-def importance(study: optuna.Study, done: list[Any], index: int) -> dict[str, float]:
-    """Returns the share of each thing that is searched in what an objective varies by.
-
-    By fANOVA (Hutter et al. 2014); {} for fewer than 4 trials, or equal values.
-    """
-    if len(done) < 4 or len({t.values[index] for t in done}) < 2:
-        return {}
-    return optuna.importance.get_param_importances(
-        study,
-        evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-        target=lambda t: t.values[index],
-    )
-
-
-def _failed(trial: Any) -> bool:
-    return workers.ERROR in trial.user_attrs
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in settings.items()
-    )
 
 
 def _show(at: pathlib.Path, result: dict[str, Any]) -> dict[str, Any]:
     """Prints what is best and where the report is."""
     for one in result["best"]:
+        settings = findings.in_words(one["settings"])
         progress.say(
-            f"best: trial {one['number']}: {_words(one['settings'])}; test accuracy "
+            f"best: trial {one['number']}: {settings}; test accuracy "
             f"{one['test_accuracy']:.4f} (n = {one['count']}), validation "
             f"{one['validation_accuracy']:.4f}, {one['file_bytes']:,} bytes; "
             f"{at / one['config']}"

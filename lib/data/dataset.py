@@ -72,6 +72,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+def _every_setting() -> set[str]:
+    return {name for names in SETTINGS.values() for name in names}
+
+
 def own(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `load`'s settings without those that only other kinds of data take.
 
@@ -80,8 +84,7 @@ def own(settings: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       settings: with a `kind` that `load` has accepted.
     """
-    every = {name for names in SETTINGS.values() for name in names}
-    others = every.difference(SETTINGS[settings["kind"]])
+    others = _every_setting().difference(SETTINGS[settings["kind"]])
     return {k: v for k, v in settings.items() if k not in others}
 
 
@@ -123,10 +126,12 @@ def load(
         `fitted`: the inputs of an artifact, for kinds that store what these made.
 
     Raises:
-      UserError: an unknown set, kind, split or field; a set that is not prepared; an
-        empty split; examples that are not as the kind wants them.
+      UserError: an unknown set, kind, setting, split or field; a set that is not
+        prepared; an empty split; examples that are not as the kind wants them.
     """
     make = errors.lookup(KINDS, kind, "kind of data")
+    for setting in settings:  # one of no kind would be left out without a word
+        errors.lookup(dict.fromkeys(_every_setting()), setting, "setting of data")
     names = parts.Names(train, validation, test, validation_fraction, test_fraction)
     taken = {k: v for k, v in settings.items() if k in SETTINGS[kind]}
     common = dict(label=label, resident_bytes=resident_bytes)

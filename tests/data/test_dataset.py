@@ -154,6 +154,11 @@ def test_bad_sets(load, tmp_path, train, changes, message):
     assert "\n" not in str(e.value)
 
 
+def test_a_setting_of_no_kind_is_refused(load):
+    with pytest.raises(errors.UserError, match="'resmaple'; did you mean 'resample'"):
+        load("digits", resmaple="bicubic")
+
+
 def test_label_out_of_range(load, tmp_path):
     unknown = [(picture, -1) for picture, _ in pictures(3)]  # as hidden labels are
     make_tiny(tmp_path, train=pictures(8), test=unknown)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs import common, quickstart
 from experiments import tune
-from experiments.tuning import best, samplers, space
+from experiments.tuning import best, findings, samplers, space
 from lib import errors
 
 # Their libraries take seconds to import.
@@ -142,7 +142,7 @@ COSTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=10)
 
 @given(COSTS)
 def test_the_front_is_what_nobody_beats(costs):
-    kept = tune.front(costs)
+    kept = findings.front(costs)
     for i, one in enumerate(costs):
         better = [o for o in costs if o != one and all(map(int.__le__, o, one))]
         first = costs.index(one) == i
