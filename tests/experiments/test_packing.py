@@ -85,6 +85,15 @@ def test_equal_states_give_equal_bytes(job, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_an_artifact_of_before_there_were_kinds_of_data(tmp_path):
+    """Its label had the pixels' mean and deviation as `normalisation`, and no kind."""
+    path = tmp_path / "old.pare"
+    old = {k: v for k, v in ABOUT.items() if k != "inputs"}
+    old["normalisation"] = {"mean": [80.0], "std": [50.0]}
+    artifact.save(path, {"params": {"w": np.ones(2, np.float32)}}, old)
+    assert packing.inputs(packing.load(path).about) == jobs.NORMALISATION
+
+
 def test_an_artifact_without_a_label(tmp_path):
     path = tmp_path / "other.pare"
     artifact.save(path, {"params": {"w": np.ones(2, np.float32)}}, {"classes": 3})
