@@ -62,6 +62,8 @@ def stage(**changes):
             freeze_norm=1.0,  # share of the steps from which batch norm's statistics
             # rest and are used, and dropout, which has the same switch, stops; 1: never
             use="last",  # or "best": the checkpoint that validates best
+            patience=0,  # validations (every save_every steps) without a new best after
+            # which a stage ends early; needs use "best"; 0: it takes all its steps
         )
     )
     config.lock()  # a misspelt key raises
@@ -630,6 +632,7 @@ def tune(base, search, **changes):
                 pruner="none",  # or "median", "asha", "hyperband"
                 population=0,  # trials that are trained as one program, where they
                 # differ in values only; 0: one by one
+                form="auto",  # of a population; or "sequential", "vmapped", "sharded"
                 seed=0,
                 best=3,  # at most so many of the front are measured on the test split
                 shared=(),  # first stages, which are the same in all trials: trained

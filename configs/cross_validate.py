@@ -34,7 +34,10 @@ def get_config(arg=""):
                 repeats=2,
                 stratified=True,  # each fold has the classes in proportion
                 confidence=0.95,  # of the interval
-                together=64,  # runs side by side in one call; 1: one after another
+                search=(),  # rows (field, values): each fold chooses its own settings
+                inner=3,  # by so many folds inside it
+                form="auto",  # of the runs; or "sequential", "vmapped", "sharded"
+                together=64,  # runs in a call
             )
         )
     config.lock()

@@ -69,7 +69,8 @@ def get_config(arg=""):
                 ),
                 wrong_labels=0.0,  # share of the labels made wrong at random, to see
                 # what noise does; bias and variance are against the true ones
-                together=64,  # runs side by side in one call; 1: one after another
+                form="auto",  # of the runs; or "sequential", "vmapped", "sharded"
+                together=64,  # runs in a call
             )
         )
     config.lock()

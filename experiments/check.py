@@ -100,6 +100,11 @@ def _stage(config: Any, index: int, name: str) -> None:
         raise errors.UserError(f"{name}.use is 'last' or 'best', got {stage.use!r}")
     if stage.use == "best" and not stage.steps:
         raise errors.UserError(f"{name}.use='best' needs steps, got {name}.steps=0")
+    if stage.patience < 0 or (stage.patience and stage.use != "best"):
+        raise errors.UserError(
+            f"{name}.patience is 0 or, with {name}.use='best', validations from 1, got "
+            f"{stage.patience} with {name}.use={stage.use!r}"
+        )
     preparing.check(config, stage)
     if stage.augment and config.data.kind != "image":
         raise errors.UserError(

@@ -1,7 +1,8 @@
 """Repeated k-fold cross-validation of one stage; all folds are one program.
 
-Over training and validation examples; the test split is not touched. What makes inputs
-of stored examples stays fitted to the training split, as in every run of the config.
+With `search` it is nested: each fold chooses its own settings, by folds inside it. Over
+training and validation examples; the test split is not touched. What makes inputs of
+stored examples stays fitted to the training split, as in every run of the config.
 """
 
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import check, populations, recipe, workdir
+from experiments import check, nested, populations, recipe, workdir
 from lib import errors, files
 from lib.data import subsets
 from lib.deploy import measure
@@ -23,7 +24,8 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     """Trains every fold; writes and returns `cross_validation.json`."""
     settings = config.cross_validate
     check.settings(config)
-    populations.check(config, settings.stage, settings.together, "cross_validate")
+    populations.check(config, settings, "cross_validate")
+    nested.check(config, settings)
     intervals.level(settings.confidence)
     if config.data.kind == "table" and config.data.table.select:
         raise errors.UserError(
@@ -37,11 +39,17 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     data = recipe.load_data(config.data)
     pool = subsets.pool(data, "cross-validation")
     folds = folds_of(config, pool)
-    trained = populations.Population(config, settings.stage, data, pool)
     workdir.claim(at, config)
     began = time.perf_counter()
-    runs = [populations.Run(f.train, config.seed + f.repeat) for f in folds]
-    logits = trained.logits(runs, settings.together)
+    trained = nested.Programs(config, data, pool)
+    choices = nested.choose(config, trained, folds, pool) if settings.search else []
+    own = [one.settings for one in choices] or [{}] * len(folds)
+    logits = trained.logits(
+        [
+            populations.Run(fold.train, config.seed + fold.repeat, one)
+            for fold, one in zip(folds, own, strict=True)
+        ]
+    )
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
@@ -51,6 +59,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         "runs": [
             judged(fold, said, pool) for fold, said in zip(folds, logits, strict=True)
         ],
+        "choices": [one._asdict() for one in choices],
     }
     result["summary"] = summary(result["runs"], settings.confidence)
     files.write_json(at / NAME, result)
@@ -116,6 +125,12 @@ def show(result: dict[str, Any]) -> dict[str, Any]:
             ]
         )
     progress.say(rows.text(lines))
+    for one, choice in zip(result["runs"], result["choices"], strict=False):
+        told = ", ".join(f"{k} {v}" for k, v in choice["settings"].items())
+        progress.say(
+            f"repeat {one['repeat']}, fold {one['fold']}: {told}; "
+            f"{100 * choice['accuracy']:.2f} % in the inner folds"
+        )
     settings, found = result["config"]["cross_validate"], result["summary"]["accuracy"]
     mean, spread, low, high = (
         100 * found[k] for k in ("mean", "spread", "low", "high")

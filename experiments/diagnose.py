@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import check, populations, recipe, remedies, sweep, workdir
+from experiments import check, populations, programs, recipe, remedies, workdir
 from lib import errors, files, models, tree
 from lib.data import dataset, subsets
 from lib.deploy import measure
@@ -50,7 +50,7 @@ def check_settings(config: Any) -> None:
     """Raises a `UserError` for what cannot be measured."""
     settings = config.diagnose
     check.settings(config)
-    populations.check(config, settings.stage, settings.together, "diagnose")
+    populations.check(config, settings, "diagnose")
     known = [name.replace("/", ".") for name in tree.flatten(config.to_dict())]
     for field, values in (settings.sizes, *settings.ladders):
         if field not in known:
@@ -63,7 +63,7 @@ def check_settings(config: Any) -> None:
             )
         for value in values:
             now = _changed(config, field, value)
-            populations.check(now, settings.stage, settings.together, field)
+            populations.check(now, settings, field)
     if _own(config) not in settings.sizes[1]:
         raise errors.UserError(
             f"diagnose.sizes: expected {settings.sizes[0]}={_own(config)}, which is "
@@ -88,7 +88,7 @@ def _own(config: Any) -> Any:
 
 
 def _changed(config: Any, field: str, value: Any) -> Any:
-    return sweep.changed(config, {field: value})
+    return programs.changed(config, {field: value})
 
 
 def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
@@ -107,7 +107,10 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
             compiled[key] = populations.Population(now, settings.stage, data, pool)
         return compiled[key]
 
-    by_data = over_data(config, trained_of(config), pool)
+    trained = trained_of(config)
+    _, first = data_runs(config, pool)
+    form = trained.chosen(settings.form, first, settings.together)
+    by_data = over_data(config, trained, pool, form)
     progress.say(
         f"{len(by_data)} sizes of the data: {time.perf_counter() - began:.1f} s"
     )
@@ -115,7 +118,7 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
     for value in values:
         now = _changed(config, field, value)
         runs = [populations.Run(pool.train, seed) for seed in settings.seeds]
-        logits = trained_of(now).logits(runs, settings.together)
+        logits = trained_of(now).logits(runs, settings.together, form)
         point = curve_point(logits, [pool.train] * len(runs), pool)
         by_model.append({"value": value, "size": _params(now, data), **point})
     progress.say(f"{len(values)} models: {time.perf_counter() - began:.1f} s")
@@ -123,7 +126,7 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
         rungs = []
         for value in values:
             trained = trained_of(_changed(config, field, value))
-            rungs.append({"value": value, **rung(config, trained, pool, true)})
+            rungs.append({"value": value, **rung(config, trained, pool, true, form)})
         ladders.append({"field": field, "rungs": rungs})
         progress.say(f"{field}: {time.perf_counter() - began:.1f} s")
     verdict = fit.judge(
@@ -146,16 +149,24 @@ def diagnosed(config: Any, data: dataset.Dataset) -> dict[str, Any]:
     }
 
 
-def over_data(
-    config: Any, trained: populations.Population, pool: subsets.Pool
-) -> list[dict[str, Any]]:
-    """Returns a point for each share of the training examples; one population."""
+def data_runs(
+    config: Any, pool: subsets.Pool
+) -> tuple[list[int], list[populations.Run]]:
+    """Returns the sizes of the parts of the training examples, and the runs on them."""
     settings, runs = config.diagnose, []
     sizes = [max(1, round(share * len(pool.train))) for share in settings.fractions]
     for seed in settings.seeds:
         sets = subsets.growing(pool.train, pool.label, sizes, seed)
         runs += [populations.Run(members, seed) for members in sets]
-    logits = trained.logits(runs, settings.together)
+    return sizes, runs
+
+
+def over_data(
+    config: Any, trained: populations.Population, pool: subsets.Pool, form: str
+) -> list[dict[str, Any]]:
+    """Returns a point for each share of the training examples; one population."""
+    sizes, runs = data_runs(config, pool)
+    logits = trained.logits(runs, config.diagnose.together, form)
     points = []
     for i, size in enumerate(sizes):
         mine = slice(i, None, len(sizes))
@@ -182,6 +193,7 @@ def rung(
     trained: populations.Population,
     pool: subsets.Pool,
     true: np.ndarray,
+    form: str,
 ) -> dict[str, Any]:
     """Returns bias and variance of one setting, on validation data.
 
@@ -190,7 +202,7 @@ def rung(
     settings = config.diagnose
     drawn = subsets.bootstraps(pool.train, settings.bootstraps, config.seed)
     runs = [populations.Run(one, config.seed + i) for i, one in enumerate(drawn)]
-    logits = trained.logits(runs, settings.together)[:, pool.validation]
+    logits = trained.logits(runs, settings.together, form)[:, pool.validation]
     labels = true[pool.validation]
     shares = np.asarray(jax.nn.softmax(logits, axis=-1))
     hot = np.eye(shares.shape[-1])[labels]

@@ -4,17 +4,18 @@ Each starts from fresh weights and ends in what it says of every example of the 
 whoever asks judges it on the part that it did not learn from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import recipe
-from lib import errors, models, objectives
+from experiments import programs
+from lib import errors, objectives
 from lib.data import dataset, pipeline, subsets
-from lib.train import population, step
+from lib.report import progress
+from lib.train import forms, population
 
 
 class Run(NamedTuple):
@@ -23,41 +24,45 @@ class Run(NamedTuple):
     Attributes:
       members: int indices `[n]` into the pool, what it learns from.
       seed: of its weights, the order of its examples and what its steps draw.
+      settings: {path of a field: number}, the same fields in all runs; traced.
     """
 
     members: np.ndarray
     seed: int
+    settings: Mapping[str, float] = {}
 
 
-def check(config: Any, name: str, together: int, what: str) -> None:
+def check(config: Any, settings: Any, what: str) -> None:
     """Raises a `UserError` for a stage that a population cannot train.
 
     Args:
       config: the whole config.
-      name: of the stage.
-      together: how many runs are to go side by side.
+      settings: `stage`, its name; `form` and `together`, as `Population.logits` has.
       what: who asks, for messages.
     """
-    if together < 1:
-        raise errors.UserError(f"{what}: together is at least 1, got {together}")
+    if settings.together < 1:
+        raise errors.UserError(
+            f"{what}: together is at least 1, got {settings.together}"
+        )
+    known = dict.fromkeys((forms.AUTO, *forms.FORMS))
+    errors.lookup(known, settings.form, f"form of {what}")
+    name = settings.stage
     errors.lookup(dict.fromkeys(config.stages), name, f"stage of {what}")
     stage = config[name]
-    beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
-    if stage.teacher or stage.start or stage.program or beyond:
-        raise errors.UserError(
-            f"{what}: {name} starts afresh, without a teacher and without rounding "
-            "activations; clear its start, teacher, program, weights, prepare and "
-            "freeze_norm"
-        )
+    programs.check(what, name, stage)
     if stage.steps < 1:
         raise errors.UserError(f"{what}: {name}.steps is at least 1, got {stage.steps}")
-    recipe.build_chain(config, stage)
-    recipe.build_model(stage.model, 2)  # whatever the number of classes
+    if stage.use != "last":
+        raise errors.UserError(
+            f"{what}: a run is judged on all that it did not learn from, so nothing is "
+            f"left to choose its best checkpoint on; set {name}.use='last'"
+        )
+    programs.check_values(config, name, {})
     objectives.build(stage.objective, config)
 
 
 class Population:
-    """A stage as one program over (members, seed); compiled at the first call."""
+    """A stage as one program over `Run`s; each form is compiled at its first call."""
 
     def __init__(
         self, config: Any, name: str, data: dataset.Dataset, pool: subsets.Pool
@@ -70,53 +75,56 @@ class Population:
           data: the set that the pool is of.
           pool: what may be learnt from and judged on.
         """
-        self._stage = stage = config[name]
+        self._stage = config[name]
         self._size, self._count = config.eval_batch_size, len(pool.label)
         self._resident = jax.device_put(pool.fields)
         # Filled up with copies of the last example, which are cut off again.
         place = np.arange(-(-self._count // self._size) * self._size)
         shown = pool.fields["input"][np.minimum(place, self._count - 1)]
         self._shown = jax.device_put(shown.reshape(-1, self._size, *shown.shape[1:]))
-        module = recipe.build_model(stage.model, data.classes)
-        network = step.Network(models.make_apply(module))
-        made, _ = recipe.build(config, stage, network, None, data.inputs, data.classes)
-
-        def init(key):
-            return models.init(module, key, data.shape, data.inputs.DTYPE)
-
+        parts = programs.parts(config, name, data)
         run = population.logits_of(
-            lambda _: made,
-            init,
-            pipeline.OnDevice.take,
-            pipeline.preparation(data.inputs, None),
+            parts.recipe_of, parts.init, pipeline.OnDevice.take, parts.plain
         )
-        self._one = jax.jit(run)
-        self._many = jax.jit(jax.vmap(run, in_axes=(0, None, None)))
+        self._forms = {name: form(run) for name, form in forms.FORMS.items()}
 
-    def logits(self, runs: Sequence[Run], together: int) -> np.ndarray:
+    def chosen(self, form: str, runs: Sequence[Run], together: int) -> str:
+        """Returns a form; for "auto" what is fastest in a twentieth of the steps.
+
+        Args:
+          form: of `forms.FORMS`, or "auto".
+          runs: as to come; `together` of them are tried.
+          together: as in `logits`.
+        """
+        if form != forms.AUTO:
+            return form
+        some = [self._member(one) for one in runs[:together]]
+        tried = {name: self._forms[name] for name in forms.possible()}
+        shared = self._resident, self._shown[:1]
+        seconds = forms.pilot(tried, population.beginnings(some), *shared)
+        chosen = min(seconds, key=seconds.get)
+        shown = {k: round(v, 3) for k, v in seconds.items()}
+        progress.say(f"a pilot of {len(some)} runs chose {chosen}: {shown} s")
+        return chosen
+
+    def logits(self, runs: Sequence[Run], together: int, form: str) -> np.ndarray:
         """Trains the runs; returns float32 `[runs, N, classes]`, all of the pool.
 
         Args:
           runs: at least one.
-          together: how many go side by side; 1: one after another.
+          together: how many are in a call.
+          form: of `forms.FORMS`: how those of a call go.
         """
         members = [self._member(one) for one in runs]
-        found = []
-        if together == 1:
-            for one in members:
-                found.append(self._one(one, self._resident, self._shown)[1])
-        else:
-            together = min(together, len(members))
-            for start in range(0, len(members), together):
-                group = members[start : start + together]
-                # One shape, one program: the last group is filled up.
+        together, found = min(together, len(members)), []
+        for start in range(0, len(members), together):
+            group = members[start : start + together]
+            full = group
+            if form != "sequential":  # one shape, one program
                 full = group + group[:1] * (together - len(group))
-                stacked = jax.tree.map(lambda *x: jnp.stack(x), *full)
-                said = self._many(stacked, self._resident, self._shown)[1]
-                found += list(said[: len(group)])
-        return np.stack(
-            [np.asarray(x).reshape(-1, x.shape[-1])[: self._count] for x in found]
-        )
+            ran = self._forms[form](full, self._resident, self._shown)
+            found += [said for _, said in ran[: len(group)]]
+        return np.stack([x.reshape(-1, x.shape[-1])[: self._count] for x in found])
 
     def _member(self, run: Run) -> population.Member:
         rows = subsets.rows(
@@ -125,7 +133,8 @@ class Population:
             batch_size=self._stage.batch_size,
             seed=run.seed,
         )
-        return population.Member({}, jnp.int32(run.seed), rows)
+        numbers = {k: jnp.float32(v) for k, v in run.settings.items()}
+        return population.Member(numbers, jnp.int32(run.seed), rows)
 
 
 def judged(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

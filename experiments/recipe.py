@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from experiments import scoring, teaching
 from lib import errors, models, objectives, program, schedules, transforms
@@ -241,6 +242,31 @@ def _scheduled(name: str, options: dict[str, Any], steps: int):
     return {**options, strength: schedule}, last + 1
 
 
+def build_optimizer(stage: Any) -> optax.GradientTransformation:
+    """Returns the optimiser of a stage, with its learning rate.
+
+    Raises:
+      UserError: an unknown name, or a number out of its range.
+    """
+    steps = max(stage.steps, 1)
+    rate = optimizer.learning_rate(
+        peak=stage.learning_rate,
+        decay=stage.decay,
+        warmup=stage.warmup,
+        steps=steps,
+        drops=stage.drops,
+        factor=stage.drop_factor,
+    )
+    return optimizer.build(
+        stage.optimizer,
+        learning_rate=rate,
+        weight_decay=stage.weight_decay,
+        growing=steps if stage.growing else 0,
+        momentum=stage.momentum,
+        clip=stage.clip,
+    )
+
+
 def build(
     config: Any,
     stage: Any,
@@ -262,28 +288,13 @@ def build(
       given: as for `build_chain`.
     """
     chain = build_chain(config, stage, given)
-    rate = optimizer.learning_rate(
-        peak=stage.learning_rate,
-        decay=stage.decay,
-        warmup=stage.warmup,
-        steps=max(stage.steps, 1),
-        drops=stage.drops,
-        factor=stage.drop_factor,
-    )
     distortions = augment.build(
         stage.augment, config, kind=prepares.KIND, classes=classes
     )
     recipe = step.Recipe(
         network=network,
         transform=chain.transform,
-        optimizer=optimizer.build(
-            stage.optimizer,
-            learning_rate=rate,
-            weight_decay=stage.weight_decay,
-            growing=max(stage.steps, 1) if stage.growing else 0,
-            momentum=stage.momentum,
-            clip=stage.clip,
-        ),
+        optimizer=build_optimizer(stage),
         objective=objectives.build(stage.objective, config),
         prepare=pipeline.preparation(prepares, *distortions),
         teacher=teacher,

@@ -59,9 +59,9 @@ def train(
     began = time.monotonic()
     settings = config[stage.name]
     begun = _start(config, data, stage, at)
-    state = begun.state
+    state, steps = begun.state, 0
     if settings.steps:
-        state = _fit(config, begun.data, stage, at, begun, writer, stop)
+        state, steps = _fit(config, begun.data, stage, at, begun, writer, stop)
     about = {
         "stage": stage.name,
         "model": settings_of_model(config, stage.name),
@@ -81,7 +81,7 @@ def train(
     progress.say(f"{stage.name}: packed {size:,} bytes")
     record = {
         "name": stage.name,
-        "steps": settings.steps,
+        "steps": steps,
         "seconds": time.monotonic() - began,
         "metrics": begun.prepared.metrics,
         "cut": list(begun.prepared.cut),
@@ -189,8 +189,8 @@ def _fit(
     begun: Start,
     writer: metrics.MetricsWriter,
     stop: Any,
-) -> step.State:
-    """Returns the state after the last step, or the best one if that is asked for."""
+) -> tuple[step.State, int]:
+    """Returns the last state, or the best if that is asked for, and the steps taken."""
     settings = config[stage.name]
     made, state = begun.recipe, begun.state
     network = made.network
@@ -254,14 +254,21 @@ def _fit(
             parallel_by=config.parallel,
             validate=validate,
             eligible=begun.chain.settled,
+            patience=settings.patience,
             checkpoints=checkpoints,
             log=log,
             stop=stop,
         )
+    steps = int(state.step)
+    if steps < settings.steps:
+        progress.say(
+            f"{stage.name}: ended after {steps} steps, {settings.patience} validations "
+            f"after the best, of step {checkpoints.best_step()}"
+        )
     if settings.use == "best":
         state = checkpoints.best(state).state
     checkpoints.close()
-    return state
+    return state, steps
 
 
 def network_of(one: packing.Packed) -> tuple[step.Network, Any]:

@@ -7,24 +7,22 @@ side by side under `vmap`, whichever a pilot finds faster. Judged on validation 
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import recipe, workdir
+from experiments import programs, recipe, workdir
 from experiments.benchmarks import sweep_page
-from lib import errors, files, models, tree
-from lib.data import dataset, examples, pipeline, splits
+from lib import errors, files, tree
+from lib.data import dataset
 from lib.deploy import measure
 from lib.report import progress
-from lib.train import population, step
+from lib.train import forms
 
 NAME = "sweep.json"
 PAGE = "SWEEP.md"
-FORMS = ("auto", "sequential", "vmapped")
 BEGIN = 5  # steps whose losses all forms have to share
 
 Settings = dict[str, float]
@@ -42,7 +40,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     job = Job(config, data, grid)
     workdir.claim(at, config)
     form = config.sweep.form
-    pilot = job.pilot() if form == "auto" else {}
+    pilot = job.pilot() if form == forms.AUTO else {}
     if pilot:
         form = min(pilot, key=pilot.get)
         progress.say(f"a pilot chose {form}: {pilot}")
@@ -82,8 +80,8 @@ def check(config: Any) -> None:
     """Raises a `UserError` for a grid that cannot be run."""
     sweep = config.sweep
     for form in (sweep.form, *sweep.compare):
-        known = (*FORMS, "compiled") if form != sweep.form else FORMS
-        errors.lookup(dict.fromkeys(known), form, "form of a sweep")
+        more = "compiled" if form != sweep.form else forms.AUTO
+        errors.lookup(dict.fromkeys((*forms.FORMS, more)), form, "form of a sweep")
     if len(sweep.fields) != len(sweep.grid) or not all(sweep.grid):
         raise errors.UserError(
             f"sweep.grid has one tuple of values for each of sweep.fields, got "
@@ -99,21 +97,9 @@ def check(config: Any) -> None:
     if not sweep.seeds:
         raise errors.UserError("sweep.seeds is empty; name at least one seed")
     stage = config[config.sweep.stage]
-    check_stage("sweep", config.sweep.stage, stage)
-    # Each value by itself, as the technique judges numbers.
+    programs.check("sweep", config.sweep.stage, stage)
     for settings, _ in settings_of(config):
-        recipe.build_chain(changed(config, settings), stage)
-
-
-def check_stage(who: str, name: str, stage: Any) -> None:
-    """Raises a `UserError` for a stage that does not fit into one program."""
-    beyond = stage.weights or stage.prepare or stage.freeze_norm != 1
-    if stage.teacher or stage.start or stage.program or beyond:
-        raise errors.UserError(
-            f"{who}: {name} starts afresh, without a teacher and without rounding "
-            "activations; clear its start, teacher, program, weights, prepare and "
-            "freeze_norm"
-        )
+        programs.check_values(config, config.sweep.stage, settings)
 
 
 def settings_of(config: Any) -> list[tuple[Settings, int]]:
@@ -123,19 +109,6 @@ def settings_of(config: Any) -> list[tuple[Settings, int]]:
         (dict(zip(sweep.fields, values, strict=True)), seed)
         for *values, seed in itertools.product(*sweep.grid, sweep.seeds)
     ]
-
-
-def changed(config: Any, settings: dict[str, Any]) -> Any:
-    """Returns a copy of the config with other values, which may be traced."""
-    copy = config.copy_and_resolve_references()
-    with copy.unlocked(), copy.ignore_type():
-        for field, value in settings.items():
-            *groups, last = field.split(".")
-            group = copy
-            for name in groups:
-                group = group[name]
-            group[last] = value
-    return copy
 
 
 class Job:
@@ -150,9 +123,9 @@ class Job:
           UserError: the data are on disk.
         """
         self.stage = config[config.sweep.stage]
-        self.members, self.resident = members(self.stage, data, grid)
-        self.held_out = held_out(data)
-        self.forms = forms(*program_of(config, config.sweep.stage, data))
+        self.members, self.resident = programs.members(self.stage, data, grid)
+        self.held_out = programs.held_out(data)
+        self.forms = forms_of(programs.parts(config, config.sweep.stage, data))
 
     def timed(self, form: str) -> tuple[list[dict[str, float]], np.ndarray, float]:
         """Returns what each run found, its first losses, and all their seconds.
@@ -161,136 +134,34 @@ class Job:
         """
         began = time.perf_counter()
         run = self.forms[form]
-        trained = jax.device_get(run(self.members, self.resident, self.held_out))
+        trained = run(self.members, self.resident, self.held_out)
         seconds = time.perf_counter() - began
-        found = [told(one, self.held_out) for one in trained]
+        found = [programs.told(one, self.held_out) for one in trained]
         return found, np.stack([one.losses[:BEGIN] for one in trained]), seconds
 
     def pilot(self) -> dict[str, float]:
         """Returns what `pilot` finds of these runs."""
-        return pilot(self.forms, self.members, self.resident, self.held_out)
+        return programs.pilot(self.forms, self.members, self.resident, self.held_out)
 
 
-def members(
-    stage: Any, data: dataset.Dataset, grid: Sequence[tuple[Settings, int]]
-) -> tuple[list[population.Member], Any]:
-    """Returns what each run of a stage is given, and what all read on the device.
-
-    Args:
-      stage: its settings.
-      data: is put on the device.
-      grid: (settings that are traced, seed) of each run.
-
-    Raises:
-      UserError: the data are on disk.
-    """
-    if not isinstance(data.train.source, examples.Arrays):
-        raise errors.UserError(
-            f"a sweep: data set {data.name!r} is larger than data.resident_bytes, and "
-            "all runs share it in memory; raise that"
-        )
-    found = []
-    for settings, seed in grid:
-        feed = pipeline.OnDevice(
-            data.train, batch_size=stage.batch_size, seed=seed, sharding=None
-        )
-        numbers = {k: jnp.float32(v) for k, v in settings.items()}
-        rows = feed.next(stage.steps)
-        found.append(population.Member(numbers, jnp.int32(seed), rows))
-    return found, feed.resident
-
-
-def held_out(data: dataset.Dataset) -> Any:
-    """Returns the whole validation split as one batch on the device."""
-    judged = splits.may_choose(data.validation, "the best setting")
-    (batch,) = pipeline.eval_batches(judged, len(judged))
-    return jax.device_put(batch)
-
-
-def told(one: population.Trained, held_out: Any) -> dict[str, float]:
-    """Returns what a run found, as numbers."""
-    return {
-        "accuracy": int(one.correct) / int(held_out["weight"].sum()),
-        "nonzero": int(one.nonzero),
-        "loss": float(one.losses[-1]),
-    }
-
-
-def pilot(
-    forms: dict[str, Callable],
-    members: Sequence[population.Member],
-    resident: Any,
-    held_out: Any,
-) -> dict[str, float]:
-    """Returns the seconds that a twentieth of the steps takes in each form."""
-    steps = max(1, jax.tree.leaves(members[0].rows)[0].shape[0] // 20)
-    short = [
-        m._replace(rows=jax.tree.map(lambda r: r[:steps], m.rows)) for m in members
-    ]
-    seconds = {}
-    for form in FORMS[1:]:
-        run, args = forms[form], (short, resident, held_out)
-        jax.block_until_ready(run(*args))  # compiles
-        began = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        seconds[form] = time.perf_counter() - began
-    return seconds
-
-
-def program_of(
-    config: Any, name: str, data: dataset.Dataset
-) -> tuple[Callable, Callable]:
-    """Returns settings -> recipe, and (settings -> recipe) -> a run of a member.
-
-    Args:
-      config: of a run.
-      name: of its stage that is trained.
-      data: that it trains on.
-    """
-    stage = config[name]
-    module = recipe.build_model(stage.model, data.classes)
-    network = step.Network(models.make_apply(module))
-
-    def recipe_of(settings):
-        now = changed(config, settings)
-        return recipe.build(now, now[name], network, None, data.inputs, data.classes)[0]
-
-    def init(key):
-        return models.init(module, key, data.shape, data.inputs.DTYPE)
-
-    def run_of(recipe_of):
-        plain = pipeline.preparation(data.inputs, None)
-        return population.run_of(recipe_of, init, pipeline.OnDevice.take, plain)
-
-    return recipe_of, run_of
-
-
-def forms(recipe_of: Callable, run_of: Callable) -> dict[str, Callable]:
+def forms_of(parts: programs.Parts) -> dict[str, forms.Form]:
     """Returns {form: (members, resident, held out) -> [Trained]} of the same runs.
 
-    `sequential` and `vmapped` are one program each; `compiled` is a program a run, what
-    one does where settings are constants of the program.
+    Each of `forms.FORMS` is one program; `compiled` is a program a run, what one does
+    where settings are constants of the program.
     """
-    run = run_of(recipe_of)
-    one, side_by_side = jax.jit(run), jax.jit(jax.vmap(run, in_axes=(0, None, None)))
-
-    def sequential(members, resident, held_out):
-        return [one(member, resident, held_out) for member in members]
-
-    def vmapped(members, resident, held_out):
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *members)
-        trained = side_by_side(stacked, resident, held_out)
-        return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(members))]
 
     def compiled(members, resident, held_out):
         def alone(m):
             # Of numbers, before anything is traced, as without a sweep.
-            made = recipe_of({name: float(x) for name, x in m.settings.items()})
-            return jax.jit(run_of(lambda _: made))
+            numbers = {name: float(x) for name, x in m.settings.items()}
+            made = parts.recipe_of(numbers)
+            return jax.jit(programs.run_of(parts._replace(recipe_of=lambda _: made)))
 
-        return [alone(m)(m, resident, held_out) for m in members]
+        return jax.device_get([alone(m)(m, resident, held_out) for m in members])
 
-    return {"sequential": sequential, "vmapped": vmapped, "compiled": compiled}
+    run = programs.run_of(parts)
+    return {**{k: make(run) for k, make in forms.FORMS.items()}, "compiled": compiled}
 
 
 def same(begun: np.ndarray, again: np.ndarray, form: str, other: str) -> None:

@@ -134,7 +134,7 @@ class Search:
                 trials.share(first, self.shared)
         if tune.population:
             self.populations = populations.Populations(
-                self.base, self.rows, tune.population
+                self.base, self.rows, tune.population, tune.form
             )
         while True:
             workers.revive(self.study, self.total, tune.stale, tune.tries)

@@ -1,5 +1,6 @@
 """Strict settings for every test: 8 simulated devices, no implicit rank promotion."""
 
+import itertools
 import os
 import pathlib
 
@@ -20,7 +21,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("pare")
 
 
-@pytest.fixture(scope="module", autouse=True)
+LOOK = 16  # tests between two looks: counting the maps takes milliseconds
+_tests = itertools.count()
+
+
+@pytest.fixture(autouse=True)
 def _forget_programs():
     """Each compiled program maps some memory; LLVM crashes where Linux allows no more.
 
@@ -28,5 +33,18 @@ def _forget_programs():
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+    if next(_tests) % LOOK or not maps.exists():
+        return
+    if maps.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory):
+    """Processes that tests start again and again find what they compiled before."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -3,27 +3,27 @@
 A field is a value if the program of a run can be traced without knowing it: learning
 rates, penalties, sparsity, bits, the seed. Trials that differ in anything else (batch
 size, widths, techniques) are groups of a program each. A group's runs go one after
-another or side by side, whichever a twentieth of the steps shows to be faster.
+another, side by side, or so on every device, whichever a twentieth of the steps shows
+to be faster.
 
 Such a run has no checkpoint and no packed file; it is judged by accuracy and by the
-weights that are not zero.
+weights that are not zero. With `use="best"` and `patience` it ends early, as by itself;
+side by side it is masked until all have ended.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax.extend import core
 
-from experiments import check, recipe, sweep
+from experiments import check, programs
 from experiments.tuning import space, trials
 from lib import errors, files
 from lib.report import progress
+from lib.train import forms
 
 OBJECTIVES = ("validation_accuracy", "nonzero")
-OUTSIDE = ("steps", "batch_size")  # of a stage, what the feed reads as well
 Settings = dict[str, Any]
 
 
@@ -39,9 +39,9 @@ def check_config(tune: Any, base: Any) -> None:
             "tune.fixed=(('stages', ('NAME',)),)"
         )
     (name,) = base.stages
-    sweep.check_stage("tune.population", name, base[name])
-    if base[name].use != "last":
-        raise errors.UserError(f"tune.population: {name}.use is 'last'")
+    programs.check("tune.population", name, base[name])
+    known = dict.fromkeys((forms.AUTO, *forms.FORMS))
+    errors.lookup(known, tune.form, "form of a population")
     if tune.pruner != "none":
         raise errors.UserError("tune.population: tune.pruner is 'none'")
     for what, _ in tune.objectives:
@@ -56,28 +56,33 @@ class Populations:
       told: what was chosen for each program, in words.
     """
 
-    def __init__(self, base: Any, rows: Sequence[space.Row], size: int):
+    def __init__(self, base: Any, rows: Sequence[space.Row], size: int, form: str):
         """Loads the data, and finds which fields are values.
 
         Args:
           base: the config that is searched, of one stage.
           rows: what is searched.
           size: trials of a population.
+          form: of `forms.FORMS`, or "auto": what a pilot of each program chooses.
 
         Raises:
           UserError: a range of floats is of a field that is no value.
         """
         check.settings(base)
-        self._base, self._size = base, size
+        self._base, self._size, self._form = base, size, form
         (self._name,) = base.stages
         self._data = trials.loaded(base)
         check.stages(base, self._data)
-        self._held_out = sweep.held_out(self._data)
+        self._held_out = programs.held_out(self._data)
         self._made: dict[str, tuple[dict[str, Callable], str]] = {}
         self.told: list[dict[str, Any]] = []
         numbers = [row for row in rows if row.kind != "choice"]
         paths = [path for row in numbers for path in row.paths]
-        self.values = tuple(p for p in paths if p == "seed" or self._traces(p))
+        self.values = tuple(
+            p
+            for p in paths
+            if p == "seed" or programs.traces(base, self._name, self._data, p)
+        )
         for row in rows:
             if "float" in row.kind and not set(row.paths) <= set(self.values):
                 # Each trial would be compiled by itself.
@@ -85,30 +90,6 @@ class Populations:
                     f"tune.population: {row.name} is a constant of the program, not "
                     "a value; search it by 'choice', or with tune.population=0"
                 )
-
-    def _traces(self, path: str) -> bool:
-        """Returns whether a run's program can be traced without a field's value."""
-        if path in [f"{self._name}.{k}" for k in OUTSIDE] or path.startswith("data."):
-            return False
-        settings = {path: space.field(self._base, path)}
-        members, resident = sweep.members(
-            self._base[self._name], self._data, [(settings, 0)]
-        )
-        recipe_of, run_of = sweep.program_of(self._base, self._name, self._data)
-        try:
-            closed = jax.make_jaxpr(run_of(recipe_of))(
-                members[0], resident, self._held_out
-            )
-        except (TypeError, ValueError):  # it is asked for its value somewhere
-            return False
-        first = closed.jaxpr.invars[0]  # the one setting
-        used = [
-            v
-            for equation in closed.jaxpr.eqns
-            for v in equation.invars
-            if isinstance(v, core.Var)
-        ]
-        return first in used
 
     def run(self, settings: Sequence[Settings]) -> list[dict[str, float] | str]:
         """Returns what was measured of each trial, or why it failed.
@@ -133,30 +114,33 @@ class Populations:
     def _group(self, key: str, settings: Sequence[Settings]) -> list[Any]:
         fixed = {k: v for k, v in settings[0].items() if k not in self.values}
         now = space.changed(self._base, fixed)
-        for one in settings:  # numbers out of range are told before they are traced
-            recipe.build_chain(space.changed(now, one), now[self._name])
+        for one in settings:
+            programs.check_values(now, self._name, one)
         grid = []
         for one in settings:
             numbers = {k: one[k] for k in self.values if k in one and k != "seed"}
             grid.append((numbers, one["seed"] if "seed" in one else now.seed))
-        members, resident = sweep.members(now[self._name], self._data, grid)
-        forms, form = self._program(key, now, members, resident)
-        if form == "vmapped":  # of one size, so that it compiles once
+        members, resident = programs.members(now[self._name], self._data, grid)
+        made, form = self._program(key, now, members, resident)
+        if form != "sequential":  # of one size, so that it compiles once
             members = members + members[-1:] * (self._size - len(members))
-        trained = jax.device_get(forms[form](members, resident, self._held_out))
+        trained = made[form](members, resident, self._held_out)
         return [_judged(one, self._held_out) for one in trained[: len(settings)]]
 
     def _program(self, key: str, now: Any, members: Any, resident: Any):
         """Returns the forms of a group's program, and the one that is faster."""
         if key not in self._made:
             check.stages(now, self._data)
-            forms = sweep.forms(*sweep.program_of(now, self._name, self._data))
-            whole = members + members[-1:] * (self._size - len(members))
-            seconds = sweep.pilot(forms, whole, resident, self._held_out)
-            form = min(seconds, key=seconds.get)
-            shown = {k: round(v, 3) for k, v in seconds.items()}
-            progress.say(f"a pilot of {len(whole)} trials chose {form}: {shown} s")
-            self._made[key] = forms, form
+            run = programs.run_of(programs.parts(now, self._name, self._data))
+            made = {k: form(run) for k, form in forms.FORMS.items()}
+            form, seconds = self._form, {}
+            if form == forms.AUTO:
+                whole = members + members[-1:] * (self._size - len(members))
+                seconds = programs.pilot(made, whole, resident, self._held_out)
+                form = min(seconds, key=seconds.get)
+                shown = {k: round(v, 3) for k, v in seconds.items()}
+                progress.say(f"a pilot of {len(whole)} trials chose {form}: {shown} s")
+            self._made[key] = made, form
             self.told.append({"fixed": key, "form": form, "pilot_seconds": seconds})
         return self._made[key]
 
@@ -165,5 +149,5 @@ def _judged(one: Any, held_out: Any) -> dict[str, float] | str:
     """Returns what was measured of a run, or why it failed."""
     if not jnp.isfinite(one.losses).all():
         return f"training met NaN or infinity in {len(one.losses)} steps"
-    found = sweep.told(one, held_out)
+    found = programs.told(one, held_out)
     return {"validation_accuracy": found["accuracy"], "nonzero": found["nonzero"]}

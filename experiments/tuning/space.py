@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import sweep
+from experiments import programs
 from lib import errors, tree
 
 
@@ -136,7 +136,7 @@ def settings(params: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
 
 def changed(base: Any, settings: Mapping[str, Any]) -> Any:
     """Returns a copy of the config `base` with these values."""
-    return sweep.changed(base, dict(settings))
+    return programs.changed(base, dict(settings))
 
 
 def grid(rows: Sequence[Row]) -> list[dict[str, Any]]:

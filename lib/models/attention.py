@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lib.models.dropout import Dropout
+
 # In the place of scores that must not count: its exponential is 0 beside any other
 # score, and it is finite, in half precision too, so that ranges stay finite.
 MASKED = -1e4
@@ -79,7 +81,7 @@ class Attention(nn.Module):
             scores = jnp.matmul(query, key.swapaxes(2, 3)) / np.sqrt(size)
         scores = jnp.where(allowed, scores, MASKED)
         weights = nn.softmax(scores)
-        weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+        weights = Dropout(self.dropout, deterministic=not train)(weights)
         with jax.named_scope("mixed"):
             mixed = jnp.matmul(weights, value).transpose((0, 2, 1, 3))
         out = nn.DenseGeneral(width, (-2, -1), kernel_init=NORMAL, name="out")(mixed)

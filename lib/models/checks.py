@@ -25,6 +25,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_fraction(value: Any) -> bool:
+    if isinstance(value, jax.core.Tracer):  # who traces it has looked at its numbers
+        return True
     number = isinstance(value, kinds.Real) and not isinstance(value, bool)
     return number and 0 <= value < 1
 

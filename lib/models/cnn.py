@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.models import checks, pooling
+from lib.models.dropout import Dropout
 
 
 class CNN(nn.Module):
@@ -67,5 +68,5 @@ class CNN(nn.Module):
                 x = nn.relu(norm(x))
             features[f"stage_{s}"] = x
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features

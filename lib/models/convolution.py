@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from lib.models.dropout import Dropout
+
 # He's initialisation of convolutions (1502.01852): normal, with variance 2 / fan_in.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -78,7 +80,7 @@ def without_some(x: jax.Array, rate: float, train: bool) -> jax.Array:
       train: whether any is.
     """
     axes = tuple(range(1, x.ndim))
-    return nn.Dropout(rate, broadcast_dims=axes, deterministic=not train)(x)
+    return Dropout(rate, broadcast_dims=axes, deterministic=not train)(x)
 
 
 def rounded(width: float) -> int:

@@ -8,6 +8,7 @@ from flax import linen as nn
 from lib import errors
 from lib.models import checks
 from lib.models.attention import NORMAL, Attended, Attention
+from lib.models.dropout import Dropout
 from lib.models.encoder import GELUS, dense
 
 TASKS = ("classify", "next")
@@ -37,7 +38,7 @@ class Block(nn.Module):
         self, x: jax.Array, allowed: jax.Array, *, train: bool
     ) -> tuple[jax.Array, Attended]:
         """Returns the tokens `[B, L, W]` after the block, and its attention."""
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.heads, self.dropout, name="attention")
         attended = attention(
             nn.LayerNorm(self.epsilon, name="norm_0")(x), allowed, train=train
@@ -123,7 +124,7 @@ class Decoder(nn.Module):
             self.max_length, self.width, embedding_init=NORMAL, name="positions"
         )
         x = tokens(ids) + positions(jnp.arange(length, dtype=jnp.int32)[None])
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         features = {"embed": x, "mask": mask}
         allowed = mask[:, None, None] & np.tri(length, dtype=bool)[None, None]
         for i in range(self.layers):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 from lib.models.inverted import Inverted
 
 _STEM, _HEAD = 32, 1280
@@ -110,7 +111,7 @@ class EfficientNetLite(nn.Module):
         x = convolution.conv(_HEAD, 1, "conv_head")(x)
         x = features["head"] = nn.relu6(norm(name="norm_head")(x))
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features
 
     def _blocks(self) -> list[_Stage]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from lib.models import checks
 from lib.models.attention import NORMAL, Attended, Attention
+from lib.models.dropout import Dropout
 
 GELUS = {
     "exact": functools.partial(nn.gelu, approximate=False),
@@ -45,7 +46,7 @@ class Block(nn.Module):
         self, x: jax.Array, allowed: jax.Array, *, train: bool
     ) -> tuple[jax.Array, Attended]:
         """Returns the tokens `[B, L, W]` after the block, and its attention."""
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.heads, self.dropout, name="attention")
         attended = attention(x, allowed, train=train)
         x = nn.LayerNorm(self.epsilon, name="norm_0")(x + drop(attended.out))
@@ -160,7 +161,7 @@ class Encoder(nn.Module):
         if self.pooler:
             x = POOLERS[self.pooler](dense(self.width, "pooler")(x))
         features["pooled"] = x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return dense(self.classes, "logits")(x), features
 
     def _embedded(self, ids: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
@@ -178,7 +179,7 @@ class Encoder(nn.Module):
             behind = (places > jnp.min(ends, axis=1, keepdims=True)) & mask
             x = x + table(self.types, name="types")(behind.astype(jnp.int32))
         x = nn.LayerNorm(self.epsilon, name="embed_norm")(x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         if self.embedding:
             x = dense(self.width, "embed_project")(x)
         return x

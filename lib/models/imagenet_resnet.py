@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from lib import errors
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 
 # Layers with weights -> (whether blocks are bottlenecks, blocks of each stage). The
 # paper's are 18, 34, 50, 101 and 152; the others are their smaller kin.
@@ -149,5 +150,5 @@ class ImageNetResNet(nn.Module):
                 kind = (width, expansion, stride, self.groups, bottleneck, norm)
                 x = features[name] = Block(*kind, name=name)(x)
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from lib.models import checks, pooling
+from lib.models.dropout import Dropout
 
 # Caffe's "xavier" filler: uniform in +-sqrt(3 / fan_in).
 _XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -55,5 +56,5 @@ class LeNet5(nn.Module):
         x = x.reshape((x.shape[0], -1))
         x = nn.relu(nn.Dense(self.widths[2], kernel_init=_XAVIER, name="ip1")(x))
         features["ip1"] = x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, kernel_init=_XAVIER, name="ip2")(x), features

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from lib.models import checks
+from lib.models.dropout import Dropout
 
 
 class MLP(nn.Module):
@@ -51,7 +52,7 @@ class MLP(nn.Module):
             name = f"dense_{i}"
             x = nn.Dense(width, use_bias=not self.norm, name=name)(x)
             x = features[name] = nn.relu(self._normed(x, f"norm_{i}", train))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.classes, use_bias=not self.norm, name="logits")(x)
         return self._normed(x, "norm_logits", train), features
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 
 _STEM = 32
 # Channels, blocks and first stride of each stage, at a multiplier of 1.
@@ -101,5 +102,5 @@ class MobileNetV1(nn.Module):
                 x
             )
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features

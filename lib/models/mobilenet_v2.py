@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 from lib.models.inverted import Inverted
 
 _STEM, _HEAD = 32, 1280
@@ -80,7 +81,7 @@ class MobileNetV2(nn.Module):
         x = convolution.conv(width, 1, "conv_head")(x)
         x = features["head"] = nn.relu6(norm(name="norm_head")(x))
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features
 
     def _blocks(self) -> list[tuple[int, int, int]]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from lib import errors
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 
 _STAGES = 3
 
@@ -127,5 +128,5 @@ class ResNet(nn.Module):
                 name = f"block_{s}_{b}"
                 x = features[name] = Block(width, stride, norm, name=name)(x)
         x = features["pooled"] = jnp.mean(x, axis=(1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, name="logits")(x), features

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lib.models import checks
+from lib.models.dropout import Dropout
 
 
 class Block(nn.Module):
@@ -34,11 +35,11 @@ class Block(nn.Module):
             name="attention",
         )
         y = attention(nn.LayerNorm(name="norm_0")(x))
-        x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
+        x = x + Dropout(self.dropout, deterministic=not train)(y)
         y = nn.LayerNorm(name="norm_1")(x)
         y = nn.gelu(nn.Dense(self.expansion * width, name="dense_0")(y))
         y = nn.Dense(width, name="dense_1")(y)
-        return x + nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + Dropout(self.dropout, deterministic=not train)(y)
 
 
 class Transformer(nn.Module):

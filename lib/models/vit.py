@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from lib import errors
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 
 POOLS = ("token", "mean")
 
@@ -63,7 +64,7 @@ class Block(nn.Module):
         width = x.shape[-1]
 
         def dropped(y):
-            return nn.Dropout(self.dropout, deterministic=not train)(y)
+            return Dropout(self.dropout, deterministic=not train)(y)
 
         y = nn.LayerNorm(_EPSILON, name="norm_0")(x)
         y = dropped(Attention(self.heads, name="attention")(y))
@@ -138,7 +139,7 @@ class ViT(nn.Module):
         small = nn.initializers.normal(0.02)
         x = x + self.param("positions", small, (1, *x.shape[1:]))
         features = {"embed": x}
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.layers):
             drop_path = self.drop_path * i / max(self.layers - 1, 1)
             kind = (self.heads, self.expansion, self.dropout, drop_path)

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from lib import errors
 from lib.models import checks, convolution
+from lib.models.dropout import Dropout
 
 _WIDTHS = (16, 32, 64)  # of the stages, at a factor of 1; the stem has the first
 
@@ -38,7 +39,7 @@ class Block(nn.Module):
             x = convolution.conv(self.width, 1, "conv_skip", stride=self.stride)(y)
         y = convolution.conv(self.width, 3, "conv_0", stride=self.stride)(y)
         y = nn.relu(self.norm(name="norm_1")(y))
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = Dropout(self.dropout, deterministic=not train)(y)
         return x + convolution.conv(self.width, 3, "conv_1")(y)
 
 

@@ -190,6 +190,10 @@ class Checkpoints:
             f"{self.directory} holds no sound checkpoint that was validated"
         )
 
+    def best_step(self) -> int | None:
+        """Returns the step of the highest validation accuracy; None without any."""
+        return next(iter(ranked(self._accuracies, list(self._accuracies))), None)
+
     def _label(self, step: int) -> dict[str, Any]:
         args = self._ocp.args
         label = self._load(step, label=args.JsonRestore()).label

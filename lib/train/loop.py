@@ -72,11 +72,15 @@ def fit(
     parallel_by: str,
     validate: Callable[[step.State], dict[str, float]],
     eligible: int,
+    patience: int,
     checkpoints: checkpoint.Checkpoints,
     log: Log,
     stop: Callable[[], bool],
 ) -> step.State:
     """Trains from a checkpoint, or from `state`, to the last step.
+
+    Or, with patience, to where validations have long been no better. The best is on
+    disk, so a run that goes on from a checkpoint ends at the same step.
 
     Args:
       recipe: what is trained.
@@ -89,6 +93,8 @@ def fit(
       validate: state -> {"accuracy", "loss", ...} on the validation split.
       eligible: the first step count whose checkpoint may be the best: before it, a
         schedule still moves.
+      patience: validations without a new best after which training ends; 0: it does
+        not. One as good as the best is a new best.
       checkpoints: of this stage.
       log: is given metrics, averaged over `pace.log` steps, and validations.
       stop: whether the run was asked to end.
@@ -106,7 +112,13 @@ def fit(
     state, on_device = runner(0).put(state), runner(0).put(fixed)
     done = restored.step if restored else 0
     window: list[Any] = []
-    while done < pace.steps:
+
+    def tired() -> bool:
+        best = checkpoints.best_step()
+        waited = 0 if best is None else done - best
+        return bool(patience) and waited >= patience * pace.save
+
+    while done < pace.steps and not tired():
         call = _until(recipe, pace, done) - done
         state, metrics = runner(done).run(state, feed.next(call), on_device)
         done += call

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,20 +136,21 @@ def build(
     Args:
       name: a key of `OPTIMIZERS`.
       learning_rate: step -> rate.
-      weight_decay: at least 0; acts on kernels only.
-      momentum: decay of the mean gradient (Adam's b1), in [0, 1).
+      weight_decay: at least 0; acts on kernels only; may be traced.
+      momentum: decay of the mean gradient (Adam's b1), in [0, 1); may be traced.
       clip: largest global norm of the gradient; 0 for no limit.
       growing: steps over which the decay rises from 0, so that weights part by how
         much the loss holds on to them (Wang et al. 2021, arXiv 2012.09243, section
         3.2); 0: it is there from the start.
     """
     make = errors.lookup(OPTIMIZERS, name, "optimizer")
-    for key, value, valid in (
-        ("weight_decay", weight_decay, weight_decay >= 0),
-        ("momentum", momentum, 0 <= momentum < 1),
-        ("clip", clip, clip >= 0),
+    for key, value, below in (
+        ("weight_decay", weight_decay, math.inf),
+        ("momentum", momentum, 1),
+        ("clip", clip, math.inf),
     ):
-        if not valid:
+        # Who traces a number has looked at it before.
+        if not isinstance(value, jax.core.Tracer) and not 0 <= value < below:
             raise errors.UserError(
                 f"optimizer {name!r}: {key} is out of range: {value}"
             )

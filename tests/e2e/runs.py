@@ -1,11 +1,13 @@
 """`python run.py` as a user starts it: a process of its own, one device, no tricks."""
 
 import functools
+import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,6 +59,31 @@ def run(parts, **options):
     return subprocess.run(
         parts, capture_output=True, text=True, **{**settings, **options}
     )
+
+
+@functools.cache
+def _zygote():
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.zygote"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def refused(parts):
+    """Runs a command of `run.py` that computes nothing, in a fork; returns as `run`."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = _zygote()
+        process.stdin.write(json.dumps([parts[1:], folder]) + "\n")
+        process.stdin.flush()
+        status = int(process.stdout.readline())
+        said = [
+            (pathlib.Path(folder) / name).read_text() for name in ("stdout", "stderr")
+        ]
+    return subprocess.CompletedProcess(parts, status, *said)
 
 
 def succeed(parts, **options):

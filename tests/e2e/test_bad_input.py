@@ -48,7 +48,7 @@ FLAGS = {
 @pytest.mark.parametrize("name", FLAGS)
 def test_flags(name, tmp_path):
     flags, told = FLAGS[name]
-    done = runs.run(runs.command(tmp_path / "run", flags=flags))
+    done = runs.refused(runs.command(tmp_path / "run", flags=flags))
     check(done, *told)
     assert not (tmp_path / "run").exists()
 
@@ -66,7 +66,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_config_files(config, tmp_path):
-    check(runs.run(runs.command(tmp_path / "run", config)), *CONFIGS[config])
+    check(runs.refused(runs.command(tmp_path / "run", config)), *CONFIGS[config])
 
 
 # Settings -> what the line says. They are told by the code that knows what is valid.
@@ -167,7 +167,7 @@ SETTINGS = {
 def test_settings(name, tmp_path):
     settings, told = SETTINGS[name]
     workdir = tmp_path / "run"
-    check(runs.run(runs.command(workdir, **settings)), *told)
+    check(runs.refused(runs.command(workdir, **settings)), *told)
     # So that, once mended, the same command may use the folder.
     assert not workdir.exists()
 
@@ -180,13 +180,15 @@ def test_a_batch_that_the_devices_do_not_share(tmp_path):
 
 
 def test_no_workdir():
-    check(runs.run(runs.command(None)), "--workdir is missing; see python run.py")
+    check(runs.refused(runs.command(None)), "--workdir is missing; see python run.py")
 
 
 @pytest.mark.parametrize("name", ["file", "file/run"])
 def test_a_workdir_that_is_a_file(name, tmp_path):
     (tmp_path / "file").write_text("mine")
-    check(runs.run(runs.command(tmp_path / name)), "cannot write ", f"{name}/config")
+    check(
+        runs.refused(runs.command(tmp_path / name)), "cannot write ", f"{name}/config"
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -195,7 +197,7 @@ def test_a_workdir_that_cannot_be_written(config, smoke):
     """Below /proc nobody makes a folder, root neither."""
     path = str(smoke[0] / "artifacts" / "pruned.pare")
     paths = {"paths": f"({path!r},)"} if "evaluate" in config else {}
-    done = runs.run(runs.command("/proc/pare", config, **paths))
+    done = runs.refused(runs.command("/proc/pare", config, **paths))
     check(done, "cannot write /proc/pare/")
     assert "accuracy" not in done.stdout
 
@@ -205,7 +207,7 @@ def test_a_damaged_config_of_a_run(smoke, tmp_path):
         workdir = tmp_path / str(number)
         workdir.mkdir()
         (workdir / "config.json").write_text(content)
-        check(runs.run(runs.command(workdir)), f"{workdir}")
+        check(runs.refused(runs.command(workdir)), f"{workdir}")
         assert [p.name for p in workdir.iterdir()] == ["config.json"]
         assert (workdir / "config.json").read_text() == content
 
@@ -216,7 +218,7 @@ def test_a_damaged_result(smoke, tmp_path):
     path = workdir / "result.json"
     for change in (lambda t: t[:1000], lambda t: t.replace('"accuracy"', '"acuracy"')):
         path.write_text(change((smoke[0] / "result.json").read_text()))
-        check(runs.run(runs.command(workdir)), f"{path} is damaged: ")
+        check(runs.refused(runs.command(workdir)), f"{path} is damaged: ")
 
 
 def damaged(path, how):
@@ -238,7 +240,7 @@ def test_evaluate_refuses_a_damaged_artifact(how, smoke, tmp_path):
     bad = tmp_path / "bad.pare"
     shutil.copy(smoke[0] / "artifacts" / "quantized.pare", bad)
     damaged(bad, how)
-    done = runs.run(
+    done = runs.refused(
         runs.command(
             tmp_path / "out", "configs/evaluate.py", paths=(str(good), str(bad))
         )
@@ -256,7 +258,9 @@ def test_evaluate_refuses_a_damaged_artifact(how, smoke, tmp_path):
     ],
 )
 def test_evaluate_needs_artifacts(paths, told, tmp_path):
-    done = runs.run(runs.command(tmp_path / "out", "configs/evaluate.py", paths=paths))
+    done = runs.refused(
+        runs.command(tmp_path / "out", "configs/evaluate.py", paths=paths)
+    )
     check(done, told)
 
 
@@ -284,7 +288,7 @@ def test_an_artifact_of_a_finished_stage_that_was_changed(how, smoke, tmp_path):
     path = workdir / "artifacts" / "student.pare"
     damaged(path, how) if how != "deleted" else path.unlink()
     before = runs.artifacts(workdir)
-    check(runs.run(runs.command(workdir)), f"artifact {path}")
+    check(runs.refused(runs.command(workdir)), f"artifact {path}")
     assert runs.artifacts(workdir) == before
 
 
@@ -307,11 +311,11 @@ def test_damaged_records(smoke, tmp_path):
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0][:-5], *lines[1:]]) + "\n")
-    check(runs.run(runs.command(workdir)), f"{path} is damaged: line 1 ")
+    check(runs.refused(runs.command(workdir)), f"{path} is damaged: line 1 ")
     path = workdir / "stages" / "pruned.json"
     (workdir / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     path.write_text('{"name": ')
-    check(runs.run(runs.command(workdir)), f"{path} is damaged")
+    check(runs.refused(runs.command(workdir)), f"{path} is damaged")
 
 
 def test_a_run_that_diverges_says_where(tmp_path):

@@ -1,10 +1,12 @@
 """Folds as one program against folds one by one, and against an ordinary run."""
 
+import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
+from sklearn import model_selection
 
 from configs import cross_validate as config_file
 from experiments import cross_validate, populations, recipe
@@ -15,6 +17,7 @@ from lib.train import evaluate, step
 
 def small(**changes):
     config = config_file.get_config("smoke")
+    config.cross_validate.form = "sequential"
     config.dense.model.widths = (8,)
     config.dense.steps = 15
     for key, value in changes.items():
@@ -24,10 +27,10 @@ def small(**changes):
 
 @pytest.mark.slow
 def test_folds_side_by_side_are_the_folds_one_by_one(tmp_path, capsys):
-    config = small(together=2)
+    config = small(together=2, form="vmapped")
     result = cross_validate.run(config, tmp_path / "two")
     assert json.loads((tmp_path / "two" / cross_validate.NAME).read_text()) == result
-    alone = cross_validate.run(small(together=1), tmp_path / "one")
+    alone = cross_validate.run(small(form="sequential"), tmp_path / "one")
     data = recipe.load_data(config.data)
     pool = subsets.pool(data, "a test")
     folds = cross_validate.folds_of(config, pool)
@@ -95,3 +98,69 @@ def test_what_a_population_would_leave_out_is_refused(change, tmp_path):
     config.dense.update(change)
     with pytest.raises(errors.UserError, match="starts afresh"):
         cross_validate.run(config, tmp_path / "new")
+
+
+def test_nothing_is_left_to_choose_a_checkpoint_on(tmp_path):
+    config = small()
+    config.dense.use = "best"
+    with pytest.raises(errors.UserError, match="set dense.use='last'"):
+        cross_validate.run(config, tmp_path / "new")
+
+
+@pytest.mark.slow
+def test_nested_folds_choose_as_loops_over_loops_do(tmp_path, capsys):
+    rates, decays = (1e-4, 2e-2), ("cosine", "linear")
+    search = (("dense.learning_rate", rates), ("dense.decay", decays))
+    config = small(folds=2, inner=2, search=search, form="vmapped", together=8)
+    result = cross_validate.run(config, tmp_path / "run")
+    data = recipe.load_data(config.data)
+    pool = subsets.pool(data, "a test")
+    programs = {}  # whose settings are constants
+    for rate, decay in itertools.product(rates, decays):
+        now = small()
+        now.dense.update({"learning_rate": rate, "decay": decay})
+        programs[rate, decay] = populations.Population(now, "dense", data, pool)
+
+    def judged(settings, learnt, held_out):
+        runs = [populations.Run(learnt, 0)]
+        (said,) = programs[settings].logits(runs, 1, "sequential")
+        return populations.judged(said[held_out], pool.label[held_out])
+
+    for fold, choice, one in zip(
+        cross_validate.folds_of(config, pool),
+        result["choices"],
+        result["runs"],
+        strict=True,
+    ):
+        parts = model_selection.StratifiedKFold(2, shuffle=True, random_state=0)
+        cut = [*parts.split(fold.train, pool.label[fold.train])]
+        accuracy = {
+            settings: np.mean(
+                [
+                    judged(settings, fold.train[a], fold.train[b])["accuracy"]
+                    for a, b in cut
+                ]
+            )
+            for settings in programs
+        }
+        chosen = tuple(choice["settings"].values())
+        assert accuracy[chosen] >= max(accuracy.values()) - 0.002  # another order
+        assert choice["accuracy"] == pytest.approx(accuracy[chosen], abs=0.002)
+        outer = judged(chosen, fold.train, fold.held_out)
+        assert one["loss"] == pytest.approx(outer["loss"], rel=1e-3)
+    assert "in the inner folds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ((("dense.learning_rat", (1.0, 2.0)),), "'dense.learning_rat'; did you mean"),
+        ((("dense.learning_rate", (1.0,)),), "at least 2 values"),
+        ((("dense.learning_rate", (1e-3, -1.0)),), "above 0, got -1"),
+        ((("data.resident_bytes", (1, 2)),), "no setting of how dense trains"),
+    ],
+)
+def test_a_bad_grid_inside_is_one_line(search, message, tmp_path):
+    with pytest.raises(errors.UserError, match=message):
+        cross_validate.run(small(search=search), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -27,7 +27,7 @@ def config_of(own, other, **stage):
     config.diagnose.sizes = (WIDTHS, (own, other))
     config.diagnose.ladders = ()
     config.diagnose.fractions = (0.25, 0.5, 1.0)
-    config.diagnose.together = 1
+    config.diagnose.form = "sequential"
     return config
 
 
@@ -87,7 +87,7 @@ def test_a_run_leaves_a_page_and_says_the_same_again(tmp_path, capsys):
     config.dense.steps = 4
     config.diagnose.sizes = (WIDTHS, ((8,), (2,)))
     config.dense.model.widths = (8,)
-    config.diagnose.together = 1
+    config.diagnose.form = "sequential"
     result = diagnose.run(config, tmp_path)
     (ladder,) = result["ladders"]
     for rung in ladder["rungs"]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.benchmarks import sweep as config_file
-from experiments import recipe, sweep
+from experiments import programs, recipe, sweep
 from lib import errors, models
 from lib.train import step
 
@@ -51,7 +51,7 @@ def test_a_member_is_the_run_that_one_would_write(tmp_path):
     for (settings, seed), one, other, member in zip(
         sweep.settings_of(config), swept, vmapped, job.members, strict=True
     ):
-        now = sweep.changed(config, settings)
+        now = programs.changed(config, settings)
         module = recipe.build_model(now.swept.model, 10)
         network = step.Network(models.make_apply(module))
         made, _ = recipe.build(now, now.swept, network, None, data.inputs, data.classes)
@@ -80,9 +80,9 @@ def test_augmentations_are_swept_and_what_is_held_out_is_left_as_it_is():
     config.swept.augment = ("flip", "mixup")
     data = recipe.load_data(config.data)
     job = sweep.Job(config, data, sweep.settings_of(config))
-    recipe_of, run_of = sweep.program_of(config, config.sweep.stage, data)
+    run = programs.run_of(programs.parts(config, config.sweep.stage, data))
     given = job.members[0], job.resident, job.held_out
-    found = jax.eval_shape(run_of(recipe_of), *given)
+    found = jax.eval_shape(run, *given)
     assert found.losses.shape == (12,)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import recipe, sweep, tune
+from experiments import programs, recipe, tune
 from experiments.tuning import populations, space
 from lib import errors
 
@@ -28,11 +28,11 @@ def small(search=SEARCH, fixed=FIXED, **changes):
     return common.tune("configs/techniques/prune.py", search, **settings | changes)
 
 
-def made(search):
+def made(search, form="vmapped"):
     config = small(search)
     base = tune.base_of(config.tune)
     rows = space.rows(config.tune.search, base)
-    return base, populations.Populations(base, rows, 3)
+    return base, populations.Populations(base, rows, 3, form)
 
 
 @pytest.mark.slow
@@ -54,13 +54,13 @@ def test_a_member_is_the_run_by_itself():
     assert isinstance(found.pop(), str)
     assert len(population.told) == 2  # a program for each batch size
     data = recipe.load_data(base.data)
-    held_out = sweep.held_out(data)
+    held_out = programs.held_out(data)
     for one, judged in zip(settings, found, strict=True):
         now = space.changed(base, one)
-        (member,), resident = sweep.members(now.dense, data, [({}, now.seed)])
-        recipe_of, run_of = sweep.program_of(now, "dense", data)
-        alone = jax.jit(run_of(recipe_of))(member, resident, held_out)
-        told = sweep.told(alone, held_out)
+        (member,), resident = programs.members(now.dense, data, [({}, now.seed)])
+        run = programs.run_of(programs.parts(now, "dense", data))
+        alone = jax.jit(run)(member, resident, held_out)
+        told = programs.told(alone, held_out)
         np.testing.assert_allclose(
             judged["validation_accuracy"], told["accuracy"], atol=2 / 216
         )
@@ -74,7 +74,10 @@ def test_a_member_is_the_run_by_itself():
     [
         (dict(population=1), "0, or at least 2"),
         (dict(fixed=()), "trains one stage, got .'dense', 'compressed'"),
-        (dict(fixed=(*FIXED, ("dense.use", "best"))), "dense.use is 'last'"),
+        (
+            dict(form="sharted"),
+            "form of a population 'sharted'; did you mean 'sharded'",
+        ),
         (dict(fixed=(*FIXED, ("dense.freeze_norm", 0.5))), "starts afresh"),
         (dict(pruner="median"), "pruner is 'none'"),
         (dict(objectives=(("file_bytes", "minimize"),)), "objective of a population"),
@@ -88,5 +91,5 @@ def test_what_is_no_population_is_refused(changes, message, tmp_path):
 
 @pytest.mark.slow
 def test_a_range_of_what_is_compiled_in_is_refused():
-    with pytest.raises(errors.UserError, match="dropout is a constant of the program"):
-        made((("dense.model.dropout", "float", 0.0, 0.5),))
+    with pytest.raises(errors.UserError, match="clip is a constant of the program"):
+        made((("dense.clip", "float", 0.0, 0.5),))

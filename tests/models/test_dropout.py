@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from lib import models
+from lib.models.dropout import Dropout
 
 SMALL = {
     "mlp": {"widths": (8,)},
@@ -81,3 +83,31 @@ def test_features_come_before_their_dropout(random_weights, random_images, run):
     (_, want), _ = run(module, weights, images)
     (_, got), _ = run(module, weights, images, train=True, key=jax.random.key(0))
     np.testing.assert_array_equal(got["dense_0"], want["dense_0"])
+
+
+@pytest.mark.parametrize("axes", [(), (1, 2)])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
+def test_a_traced_rate_draws_what_flax_draws(rate, axes):
+    x = jax.random.normal(jax.random.key(1), (6, 5, 4))
+    rngs = {"dropout": jax.random.key(2)}
+    theirs = nn.Dropout(rate, broadcast_dims=axes, deterministic=False)
+    want = theirs.apply({}, x, rngs=rngs)
+
+    def ours(rate):
+        return Dropout(rate, False, axes).apply({}, x, rngs=rngs)
+
+    np.testing.assert_array_equal(ours(rate), want)
+    np.testing.assert_allclose(jax.jit(ours)(rate), want, rtol=1e-6)
+
+
+def test_models_at_several_rates_are_one_program(random_weights, random_images):
+    rates = jnp.array([0.0, 0.2, 0.5])
+    weights = random_weights(_build("mlp", 0.0), (4, 4, 1))
+    images, key = random_images(4, 4, 4, 1), jax.random.key(0)
+
+    def logits(rate):
+        apply = models.make_apply(_build("mlp", rate))
+        return apply(*weights, images, train=True, key=key)[0][0]
+
+    for rate, got in zip(rates, jax.vmap(logits)(rates), strict=True):
+        np.testing.assert_allclose(got, logits(float(rate)), rtol=1e-5, atol=1e-6)

@@ -138,6 +138,7 @@ def fit(job, directory, *, steps=20, log=None, say=print, **changes):
         parallel_by="jit",
         validate=validate,
         eligible=0,
+        patience=0,
         checkpoints=checkpoints,
         log=Log() if log is None else log,
         stop=lambda: False,

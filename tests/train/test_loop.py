@@ -356,3 +356,53 @@ def test_the_average_is_what_is_validated(tmp_path):
     assert not np.allclose(
         step.trained(last)["logits"]["kernel"], last.code["logits"]["kernel"]
     )
+
+
+def ended_by(accuracies, patience, save, eligible=0):
+    """The step after which a run with such validations ends, and that of its best."""
+    best, at = -1.0, None
+    for now, accuracy in sorted(accuracies.items()):
+        if now >= eligible and accuracy >= best:
+            best, at = accuracy, now
+        if at is not None and now - at >= patience * save:
+            return now, at
+    return max(accuracies), at
+
+
+@pytest.mark.parametrize("patience, eligible", [(1, 0), (2, 0), (1, 15)])
+def test_patience_ends_where_validations_were_long_no_better(
+    patience, eligible, tmp_path
+):
+    job, log = whole(), jobs.Log()
+    shown = {5: 0.5, 10: 0.7, 15: 0.6, 20: 0.7, 25: 0.6, 30: 0.6, 35: 0.9, 40: 0.0}
+
+    def validate(now):
+        return {"accuracy": shown[int(now.step)], "loss": 0.0, "count": 1}
+
+    settings = dict(steps=40, validate=validate, patience=patience, eligible=eligible)
+    last = jobs.fit(job, tmp_path, log=log, **settings)
+    want, best = ended_by(shown, patience, 5, eligible)
+    assert int(last.step) == want == max(log.of("loss")) < 40
+    checkpoints = checkpoint.Checkpoints(tmp_path, print)
+    assert checkpoints.best_step() == best
+    assert checkpoints.best(job.state).step == best
+    checkpoints.close()
+    # Started again, it has nothing to do; as it was killed before, neither more.
+    again = jobs.fit(whole(), tmp_path, log=(log := jobs.Log()), **settings)
+    jobs.same(again, last)
+    assert log == []
+
+
+def test_killed_with_patience_it_ends_at_the_same_step(tmp_path):
+    shown = {5: 0.5, 10: 0.7, 15: 0.6, 20: 0.6, 25: 0.9, 30: 0.9}
+
+    def validate(now):
+        return {"accuracy": shown[int(now.step)], "loss": 0.0, "count": 1}
+
+    settings = dict(steps=30, validate=validate, patience=2)
+    expected = jobs.fit(whole(), tmp_path / "whole", **settings)
+    with pytest.raises(Killed):
+        jobs.fit(whole(), tmp_path / "killed", log=kill_at(15), **settings)
+    last = jobs.fit(whole(), tmp_path / "killed", **settings)
+    assert int(last.step) == 20
+    jobs.same(last, expected)
