@@ -4,6 +4,7 @@ Stratified, over the training and validation examples of the digits (Alpaydin & 
 1998). The interval is that of Nadeau & Bengio 2003 (Machine Learning 52).
 
     python run.py --config=configs/cross_validate.py --workdir=/tmp/folds
+    python run.py --config=configs/cross_validate.py:nested --workdir=/tmp/nested
     python run.py --config=configs/cross_validate.py:smoke --workdir=/tmp/smoke
     python run.py ... --config.cross_validate.folds=10 --config.dense.weight_decay=0.1
 """
@@ -17,6 +18,17 @@ def smoke(config):
     """Shrinks to seconds: one repeat of three folds."""
     config = common.smoke(config)
     config.cross_validate.folds = 3
+    config.cross_validate.repeats = 1
+    return config
+
+
+def nested(config):
+    """Each fold chooses its own width, learning rate and dropout, by folds inside it."""
+    config.cross_validate.search = (
+        ("dense.learning_rate", (1e-3, 3e-3, 1e-2)),
+        ("dense.model.dropout", (0.0, 0.3)),
+        ("dense.model.widths", ((32,), (64, 32))),
+    )
     config.cross_validate.repeats = 1
     return config
 
@@ -41,4 +53,4 @@ def get_config(arg=""):
             )
         )
     config.lock()
-    return common.variant(arg, config, smoke=smoke)
+    return common.variant(arg, config, nested=nested, smoke=smoke)
