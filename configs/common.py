@@ -476,7 +476,6 @@ def base(experiment="compress", stages=()):
                 pairs=(("pooled", "pooled"),),
                 size=128,  # of the space that both are mapped to
                 temperature=0.07,
-                examples=1000,  # of the training split
                 negatives="classes",  # those of other classes; or "all" others
             ),
             self_distill=dict(

@@ -147,7 +147,14 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         given = scoring.outline(config, stage, network, params, variables, data.example)
         teacher, taught = _teacher(stage, network, found, shapes, data.classes)
         made, chain = recipe.build(
-            config, stage, network, teacher, data.inputs, data.classes, given
+            config,
+            stage,
+            network,
+            teacher,
+            data.inputs,
+            data.classes,
+            given,
+            len(data.train),
         )
         taken = transforms.plan(chain.transform, params)
         points = config.fake_quantize.points if rules else "inputs"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import caching, check, packing, recipe, stage, workdir
+from experiments import caching, check, packing, recipe, scoring, stage, workdir
 from lib import errors, tree
 from lib.report import metrics
 from tests.train import jobs
@@ -109,6 +109,50 @@ def test_two_teachers_one_cache_and_a_regressor(tmp_path):
     hinted = train(made, beside(tmp_path / "hinted", first))["pupil"]
     assert tree.flatten(hinted).keys() == tree.flatten(live["pupil"]).keys()
     assert all(value > 0 for value in curve(tmp_path / "hinted", "hint"))
+
+
+def contrasting(**changes):
+    """A config whose contrastive term depends on nothing but two counts."""
+    made = config(objective=("cross_entropy", "crd"), teacher="one", **changes)
+    made.crd.update(pairs=(("logits", "logits"),), negatives="all", size=2)
+    made.crd.temperature = 1e9  # all vectors are alike
+    return made
+
+
+def contrast(examples, batch):
+    """What the term is then: each of a batch against its N others, both ways.
+
+    h = M / (M + N) of its own, and as much of each other one.
+    """
+    others = batch - 1
+    h = examples / (examples + others)
+    return -2 * (np.log(h) + others * np.log(1 - h))
+
+
+@pytest.mark.slow
+def test_the_contrastive_term_counts_the_examples_of_the_run(tmp_path):
+    made = contrasting(batch_size=16)
+    train(made, tmp_path)
+    wanted = contrast(len(digits().train), 16)
+    np.testing.assert_allclose(curve(tmp_path, "crd"), wanted, rtol=1e-4)
+
+
+def test_techniques_measure_with_the_count_of_the_run():
+    made = contrasting()
+    made.pupil.objective = ("crd",)
+    made.crd.weight = 1.0
+    data, logits = digits(), np.eye(8, 10, dtype=np.float32)
+    scene = scoring.scene(
+        made,
+        made.pupil,
+        data,
+        lambda *args, **options: ((logits, {}), None),
+        ({}, {}, {}),
+        lambda taught, batch: (logits, {}),
+    )
+    batch = {"input": None, "weight": np.ones(8, np.float32), "key": None}
+    found = scene.loss({}, batch)
+    np.testing.assert_allclose(found, contrast(len(data.train), 8), rtol=1e-4)
 
 
 @pytest.mark.slow
