@@ -33,7 +33,7 @@ def stage(**changes):
             # weights, become this stage's own model's; () for all
             model=model("mlp", widths=(300, 100), dropout=0.0),  # unless it is that
             # of the stage it starts from
-            teacher="",  # the stage that teaches, or a tuple of them, whose logits
+            teacher="",  # the stage that teaches, or several, "one,two", whose logits
             # are averaged; "self": its own average (needs ema); "" for none
             cache=0,  # the teacher's largest logits of an example, kept on disk: it
             # runs once, over images not augmented, and not in each step; 0: not kept
@@ -65,8 +65,10 @@ def stage(**changes):
         )
     )
     config.lock()  # a misspelt key raises
-    with config.ignore_type():  # one name or several
-        config.teacher = changes.pop("teacher", config.teacher)
+    teacher = changes.pop("teacher", "")
+    if isinstance(teacher, tuple):  # text, so that a command line may name several, too
+        teacher = ",".join(teacher)
+    config.teacher = teacher
     for key, value in changes.items():
         config[key] = value
     return config

@@ -50,8 +50,7 @@ def learns(*terms, **changes):
 
     def change(config):
         config.compressed.objective = ("cross_entropy", *terms)
-        with config.ignore_type():  # of teacher: one name or several
-            config.compressed.update(changes)
+        config.compressed.update(changes)
         return config
 
     return change
@@ -72,7 +71,7 @@ def born_again(kind):
 def several(config):
     """Two teachers of different widths."""
     config.stages = ("teacher", "second", "compressed")
-    return learns("distill", teacher=("teacher", "second"))(config)
+    return learns("distill", teacher="teacher,second")(config)
 
 
 def smoke(config):

@@ -7,9 +7,20 @@ import shutil
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from configs import common
-from experiments import caching, check, packing, recipe, scoring, stage, workdir
+from experiments import (
+    caching,
+    check,
+    packing,
+    recipe,
+    scoring,
+    stage,
+    teaching,
+    workdir,
+)
 from lib import errors, tree
 from lib.report import metrics
 from tests.train import jobs
@@ -165,8 +176,51 @@ def test_a_stage_is_taught_by_its_own_average(tmp_path):
     assert len(found) == 2 and 0 <= found[0] < found[1]
 
 
+def typed(default, written):
+    """Returns the pupil's settings, whose teacher a command line overrides."""
+    made, found = config(), flags.FlagValues()
+    with made.pupil.ignore_type():
+        made.pupil.teacher = default
+    argv = ["run.py", f"--config.pupil.teacher={written}"]
+    config_flags.DEFINE_config_dict("config", made, flag_values=found, sys_argv=argv)
+    found(argv)
+    return found.config.pupil
+
+
+@pytest.mark.parametrize(
+    ("written", "several"),
+    [
+        ("", ()),
+        ("one", ("one",)),
+        ("one,two", ("one", "two")),
+        ("two, one", ("two", "one")),
+        ("('one','two')", ("one", "two")),
+        ('("one", "two",)', ("one", "two")),
+        ("['one', 'two']", ("one", "two")),
+        ("one,two,one", ("one", "two", "one")),
+    ],
+)
+@pytest.mark.parametrize("default", ["", "one", ("one", "two")])
+def test_a_command_line_names_one_teacher_or_several(default, written, several):
+    """Whatever the config has there; as run.py parses it."""
+    pupil = typed(default, written)
+    assert teaching.names(pupil) == several and not teaching.itself(pupil)
+    teaching.check("pupil", pupil, ("one", "two"))
+
+
+@pytest.mark.parametrize("default", ["", "one", ("one", "two")])
+def test_a_command_line_names_the_stage_itself(default):
+    pupil = typed(default, "self")
+    assert teaching.itself(pupil) and teaching.names(pupil) == ()
+
+
 def test_teachers_that_cannot_be_are_named():
-    refused(config(teacher=("one", "tow")), "pupil.teacher 'tow' is no earlier stage")
+    for teacher in ("one,tow", "('one', 'tow')", ("one", "tow")):
+        refused(
+            config(teacher=teacher),
+            "pupil.teacher 'tow' is no earlier stage; did you mean 'two'",
+        )
+    refused(config(teacher="self,one"), "pupil.teacher 'self' is no earlier stage")
     refused(config(teacher="self"), "set pupil.ema above 0")
     refused(config(objective=("dkd",)), "pupil: term 'dkd' needs a teacher")
 
@@ -207,7 +261,7 @@ def test_a_teacher_in_a_config_is_one_name_or_several():
     assert common.stage().teacher == ""
     assert common.stage(teacher="one").teacher == "one"
     several = common.stage(teacher=("one", "two"))
-    assert several.teacher == ("one", "two") and several.is_locked
+    assert several.teacher == "one,two" and several.is_locked
     with pytest.raises(TypeError):
         several.steps = "many"
     np.testing.assert_equal(several.cache, 0)
