@@ -37,7 +37,8 @@ def stage(**changes):
             # are averaged; "self": its own average (needs ema); "" for none
             cache=0,  # the teacher's largest logits of an example, kept on disk: it
             # runs once, over images not augmented, and not in each step; 0: not kept
-            cache_path="",  # their file, for other runs, too; "": in the workdir
+            cache_path="",  # their file, for other runs, too, of the same data and
+            # teachers; "": in the workdir
             objective=("cross_entropy",),  # names of terms, settings at the top
             prepare=(),  # names of changes of weights before all else, left to right:
             # "shrink", "drop", "fold_batch_norm", "equalize", "smooth", "awq",

@@ -1,5 +1,6 @@
 """Who teaches a stage, through whole stages of a few steps on the digits."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -22,6 +23,7 @@ from experiments import (
     workdir,
 )
 from lib import errors, tree
+from lib.data import examples
 from lib.report import metrics
 from tests.train import jobs
 
@@ -110,10 +112,24 @@ def test_two_teachers_one_cache_and_a_regressor(tmp_path):
         assert kept.shape == (len(data.train), 10)
     # But not of another teacher.
     other.pupil = common.stage(teacher="one", cache=10, cache_path=str(file))
-    with pytest.raises(
-        errors.UserError, match="another teacher's logits: its teachers"
-    ):
+    with pytest.raises(errors.UserError, match="other logits: its teachers"):
         caching.cached(other, "pupil", digits(), folder, never, None)
+    # It is known before that it is of these data; what is not, is told before, too.
+    check.stages(other, digits())
+    other.pupil.cache = 4
+    refused(other, f"{file} caches other logits: its k is 10, expected 4")
+    other.pupil.cache = 20  # of 10 classes
+    check.stages(other, digits())
+    fewer = digits()._replace(train=digits().validation)
+    with pytest.raises(errors.UserError, match="its examples is 1221, expected 216"):
+        check.stages(other, fewer)
+    images = dict(digits().train.source.fields)
+    images["input"] = images["input"][::-1]
+    others = dataclasses.replace(digits().train, source=examples.Arrays(images))
+    with pytest.raises(errors.UserError, match="its data is [0-9a-f]{64}, expected "):
+        check.stages(other, digits()._replace(train=others))
+    file.write_bytes(file.read_bytes()[:-100])
+    refused(other, f"{file} is damaged")
 
     made = config(teacher=("one", "two"), objective=("distill", "hint"))
     made.hint.pairs = (("dense_0", "0/dense_0"), ("dense_0", "1/dense_0"))
@@ -235,6 +251,34 @@ def test_caches_that_cannot_be_are_named():
     refused(made, "term 'hint' reads the teacher's features, .*set pupil.cache=0")
     made = config(cache=3, teacher="one", augment=("mixup",))
     refused(made, "mixup mixes examples, .*set pupil.cache=0")
+
+
+def test_where_no_cache_can_be_written_is_told_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    made = config(cache=3, teacher="one")
+    for path, message in (
+        ("/proc/pare/x", "cannot write /proc/pare/x: "),
+        (str(tmp_path / "file" / "x"), "cannot write .*/file/x: Not a directory"),
+        (str(tmp_path), "cannot write .*: it is a folder, expected a file"),
+    ):
+        made.pupil.cache_path = path
+        refused(made, message)
+    made.pupil.cache_path = str(tmp_path / "new" / "x")
+    check.stages(made, digits())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_stages_with_one_file_are_taught_alike(tmp_path):
+    made = config(cache=3, teacher="one", cache_path=str(tmp_path / "x"))
+    made.two = made.pupil.copy_and_resolve_references()
+    check.stages(made, digits())
+    made.two.cache = 4
+    refused(made, "pupil.cache_path is that of two, .*: 3 of one, and 4 of one; give")
+    made.two.cache = made.pupil.cache = 10
+    made.pupil.cache = 12  # all 10, too
+    check.stages(made, digits())
+    made.pupil.teacher = "one,two"
+    refused(made, "pupil.cache_path is that of two, .*: 10 of one, two, and 10 of one;")
 
 
 def test_features_that_do_not_fit_are_told_before_anything_runs():
