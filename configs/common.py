@@ -141,7 +141,8 @@ def base(experiment="compress", stages=()):
                     fields=("sentence",),  # of a row; two for pairs of texts
                     tokenizer="wordpiece",  # or "bpe", "unigram"
                     vocabulary="",  # BERT's vocab.txt, a tokenizer.json, or a folder
-                    # with one; "" trains one on the training part
+                    # with one, of as many tokens as weights from outside embed; ""
+                    # trains one on the training part
                     size=8000,  # tokens of one that is trained, at most
                     lowercase=True,
                     stop_words="",  # words taken out: "english", or a file with one a
