@@ -116,7 +116,8 @@ def base(experiment="compress", stages=()):
                 test="test",  # "" draws a part of the train split
                 validation_fraction=0.15,  # of the train split, where it is drawn
                 test_fraction=0.2,  # the same
-                resident_bytes=2**28,  # larger sets stay on disk and are streamed
+                resident_bytes=2**28,  # larger sets stay on disk and are streamed; of
+                # texts, their ids, from a temporary file (in TMPDIR)
                 kept_bytes=2**30,  # of images; larger ones are decoded in every epoch
                 image="image",
                 label="label",

@@ -122,8 +122,9 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
     """
     if data.train.buckets and config.steps_per_call > 1:
         raise errors.UserError(
-            "data.text.buckets give each step a length of its own; "
-            f"steps_per_call is 0 or 1 with them, got {config.steps_per_call}"
+            "data.text.buckets give each step a length of its own, and texts larger "
+            "than data.resident_bytes come a step at a time; steps_per_call is 0 or 1 "
+            f"with them, got {config.steps_per_call}"
         )
     caching.look(config, data)
     found: dict[str, Stage] = {}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import check, recipe, starting
+from experiments import check, packing, recipe, repeats, starting
 from lib import errors, models, tree
-from lib.data import dataset, inputs
+from lib.data import dataset, inputs, mapped
 from lib.models.layouts import bert
+from tests.train import jobs
 
 SENTENCES = ("a good film", "a bad film", "so good it hurts", "so bad it is good") * 5
 
@@ -135,3 +136,18 @@ def test_the_label_of_an_artifact_loads_the_same_texts(config, tmp_path):
     for part in ("train", "validation", "test"):
         one, other = (getattr(d, part).source.fields for d in (data, again))
         np.testing.assert_array_equal(one["input"], other["input"])
+
+
+@pytest.mark.slow
+def test_a_stage_learns_the_same_of_texts_that_are_streamed(config, tmp_path):
+    config.one.update(steps=4, batch_size=8)
+    config.log_every = config.save_every = 2
+    config.steps_per_call = 1
+    found = []
+    for name, room in (("held", 2**20), ("streamed", 0)):
+        config.data.resident_bytes = room
+        data = recipe.load_data(config.data)
+        assert isinstance(data.train.source, mapped.Mapped) == (name == "streamed")
+        repeats.train(config, data, tmp_path / name)
+        found.append(packing.load(repeats.last(config, tmp_path / name)).params)
+    jobs.close(*found, 1e-6)
