@@ -11,7 +11,8 @@ import jax
 from experiments import packing, shrinking, workdir
 from lib import errors, models, shrink
 from lib.data import dataset
-from lib.models import foreign, layers, layouts, matching
+from lib.data.text import vocabulary
+from lib.models import foreign, layers, layouts, matching, readers
 from lib.report import progress
 
 # What embeddings are filled up to a multiple of, for speed: `pad_to_multiple_of` of
@@ -171,6 +172,28 @@ def _knows_tokens(
             f"{name}: {rows - count:,} of the {rows:,} rows of the embedding in "
             f"{config[name].weights} are of no token of the vocabulary"
         )
+    if theirs:
+        _agrees(config, name, data.inputs.ids)
+
+
+def _agrees(config: Any, name: str, ids: dict[str, int]) -> None:
+    """Says how many tokens have other ids in the vocabulary beside the weights.
+
+    Somebody may have given unused ones a meaning. Another vocabulary of the same size
+    is a `UserError`: most of its tokens are elsewhere.
+    """
+    folder = readers.locate(config[name].weights).parent
+    known = vocabulary.inside(folder)
+    moved = sum(known.get(token) != i for token, i in ids.items()) if known else 0
+    if not moved:
+        return
+    told = f"{moved:,} of {len(ids):,} tokens of data.text.vocabulary"
+    if 2 * moved > len(ids):
+        raise errors.UserError(
+            f"{name}.weights: {told} {config.data.text.vocabulary!r} have other ids in "
+            f"the vocabulary in {folder}; set it to that folder"
+        )
+    progress.say(f"{name}: {told} have other ids in {folder}")
 
 
 def filled_up(tokens: int, rows: int) -> bool:

@@ -5,8 +5,8 @@ all words and without those of scikit-learn's English list, which has "not", "no
 "never" in it. `compare.stop_words` may name more lists: files with a word a line.
 
 Expect (seeds 0, 1, 2; the 1,821 sentences of the test split): 81.16 % (80.94 to 81.93)
-with all words, 79.24 % (78.75 to 79.68) without, with 30 % fewer tokens. Time: 6 minutes
-of CPU on AMD EPYC, 2 cores, Python 3.11, JAX 0.10.2.
+with all words, 79.24 % (78.75 to 79.68) without, with 30 % fewer tokens. Time: 6
+minutes of CPU on AMD EPYC, 2 cores, Python 3.11, JAX 0.10.2.
 
     python run.py --config=configs/benchmarks/stop_words.py --workdir=/tmp/stop_words \
         --config.data.name=FOLDER

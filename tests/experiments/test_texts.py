@@ -9,6 +9,7 @@ from configs import common
 from experiments import check, packing, recipe, repeats, starting
 from lib import errors, models, tree
 from lib.data import dataset, inputs, mapped
+from lib.data.text import vocabulary
 from lib.models.layouts import bert
 from tests.train import jobs
 
@@ -112,6 +113,34 @@ def test_a_given_vocabulary_has_the_size_of_the_weights(
     with pytest.raises(errors.UserError, match=told) as e:
         check.stages(config, data)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("beside", ["vocab.txt", "tokenizer.json"])
+def test_another_vocabulary_of_the_same_size_is_told(config, tmp_path, capsys, beside):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    mine = [*special, *(f"word{i}" for i in range(56))]
+    (tmp_path / "mine.txt").write_text("\n".join(mine) + "\n")
+    config.data.text.vocabulary = str(tmp_path / "mine.txt")
+    data = recipe.load_data(config.data)
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    config.one.weights = weights(config, folder / "weights.npz", "bert")
+    for changed, moved in ((0, 0), (3, 3), (30, 30), (31, 31)):
+        theirs = mine[: 60 - changed] + [f"other{i}" for i in range(changed)]
+        (folder / "vocab.txt").write_text("\n".join(theirs) + "\n")
+        if beside != "vocab.txt":
+            path = str(folder / "vocab.txt")
+            made = vocabulary.read(path, kind="wordpiece", lowercase=True)
+            made.save(str(folder / beside))
+            (folder / "vocab.txt").unlink()
+        capsys.readouterr()
+        if moved > 30:
+            with pytest.raises(errors.UserError, match="31 of 60 tokens .* other ids"):
+                check.stages(config, data)
+            continue
+        check.stages(config, data)
+        said = capsys.readouterr().out
+        assert (f"{moved} of 60 tokens of data.text.vocabulary" in said) == (moved > 0)
 
 
 def test_rows_fill_up_to_the_next_round_number():
