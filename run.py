@@ -37,6 +37,7 @@ EXPERIMENTS = {
     "inspect": "show what of a packed artifact takes how many bytes",
     "reproduce": "run papers' configs over seeds and set them beside their claims",
     "sensitivity": "tell which layers mind sparsity, few bits and low rank",
+    "stop_words": "train with and without stop words; tell what it cost or gained",
     "sweep": "train one stage at every setting of a grid, in one compiled program",
     "tune": "search the fields of a config for the best run, with many workers",
 }
@@ -81,6 +82,7 @@ def main(argv):
         inspect,
         reproduce,
         sensitivity,
+        stop_words,
         sweep,
         tune,
     )
@@ -103,6 +105,7 @@ def main(argv):
         "inspect": inspect.run,
         "reproduce": reproduce.run,
         "sensitivity": sensitivity.run,
+        "stop_words": stop_words.run,
         "sweep": sweep.run,
         "tune": tune.run,
     }

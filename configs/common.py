@@ -33,11 +33,12 @@ def stage(**changes):
             # weights, become this stage's own model's; () for all
             model=model("mlp", widths=(300, 100), dropout=0.0),  # unless it is that
             # of the stage it starts from
-            teacher="",  # the stage that teaches, or a tuple of them, whose logits
+            teacher="",  # the stage that teaches, or several, "one,two", whose logits
             # are averaged; "self": its own average (needs ema); "" for none
             cache=0,  # the teacher's largest logits of an example, kept on disk: it
             # runs once, over images not augmented, and not in each step; 0: not kept
-            cache_path="",  # their file, for other runs, too; "": in the workdir
+            cache_path="",  # their file, for other runs, too, of the same data and
+            # teachers; "": in the workdir
             objective=("cross_entropy",),  # names of terms, settings at the top
             prepare=(),  # names of changes of weights before all else, left to right:
             # "shrink", "drop", "fold_batch_norm", "equalize", "smooth", "awq",
@@ -67,8 +68,10 @@ def stage(**changes):
         )
     )
     config.lock()  # a misspelt key raises
-    with config.ignore_type():  # one name or several
-        config.teacher = changes.pop("teacher", config.teacher)
+    teacher = changes.pop("teacher", "")
+    if isinstance(teacher, tuple):  # text, so that a command line may name several, too
+        teacher = ",".join(teacher)
+    config.teacher = teacher
     for key, value in changes.items():
         config[key] = value
     return config
@@ -115,7 +118,8 @@ def base(experiment="compress", stages=()):
                 test="test",  # "" draws a part of the train split
                 validation_fraction=0.15,  # of the train split, where it is drawn
                 test_fraction=0.2,  # the same
-                resident_bytes=2**28,  # larger sets stay on disk and are streamed
+                resident_bytes=2**28,  # larger sets stay on disk and are streamed; of
+                # texts, their ids, from a temporary file (in TMPDIR)
                 kept_bytes=2**30,  # of images; larger ones are decoded in every epoch
                 image="image",
                 label="label",
@@ -140,7 +144,8 @@ def base(experiment="compress", stages=()):
                     fields=("sentence",),  # of a row; two for pairs of texts
                     tokenizer="wordpiece",  # or "bpe", "unigram"
                     vocabulary="",  # BERT's vocab.txt, a tokenizer.json, or a folder
-                    # with one; "" trains one on the training part
+                    # with one, of as many tokens as weights from outside embed; ""
+                    # trains one on the training part
                     size=8000,  # tokens of one that is trained, at most
                     lowercase=True,
                     stop_words="",  # words taken out: "english", or a file with one a
@@ -478,7 +483,6 @@ def base(experiment="compress", stages=()):
                 pairs=(("pooled", "pooled"),),
                 size=128,  # of the space that both are mapped to
                 temperature=0.07,
-                examples=1000,  # of the training split
                 negatives="classes",  # those of other classes; or "all" others
             ),
             self_distill=dict(

@@ -23,7 +23,9 @@ million weights are its embeddings. Time: 22 minutes of CPU on AMD EPYC, 2 cores
     python run.py --config=configs/text_classification.py:smoke --workdir=/tmp/smoke
     python run.py --config=configs/text_classification.py:glue --workdir=/tmp/glue
     python run.py --config=configs/text_classification.py:scratch --workdir=/tmp/small
-    python run.py ... --config.data.text.stop_words=english  # and what it costs
+    python run.py ... --config.data.text.stop_words=english
+
+What stop words cost or gain is what `configs/benchmarks/stop_words.py` measures.
 """
 
 from configs import common

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from experiments import teaching, workdir
-from lib import errors, objectives
+from lib import errors, files, objectives
 from lib.data import augment, dataset, inputs, pipeline, teacher_cache
 from lib.report import progress
 from lib.train import teachers
+
+TEACHERS = "teachers"  # of a label: what is known once they are trained
 
 
 def check(name: str, stage: Any) -> None:
@@ -46,6 +48,53 @@ def check(name: str, stage: Any) -> None:
             )
 
 
+def look(config: Any, data: dataset.Dataset) -> None:
+    """Raises a `UserError` for a `cache_path` that is known not to do, before any run.
+
+    A file that is there has to be of these data and of as many logits; where there is
+    none, one has to be writable. Stages that share a path have to be taught alike.
+    Whether a file is of these teachers shows when they are trained: see `cached`.
+    """
+    seen: dict[pathlib.Path, tuple[str, Any]] = {}
+    for name in config.stages:
+        stage = config[name]
+        if not stage.cache_path:
+            continue
+        path = _path(stage)
+        taught = teaching.names(stage), min(stage.cache, data.classes)
+        other, before = seen.setdefault(path, (name, taught))
+        if taught != before:
+            raise errors.UserError(
+                f"{name}.cache_path is that of {other}, and both keep other logits: "
+                f"{_told(taught)}, and {_told(before)}; give another path"
+            )
+        if path.is_file():
+            label = _label(stage, data)
+            found = teacher_cache.Cache(path, label, unknown=(TEACHERS,))
+            found.gather(np.zeros(1, np.int64))
+        else:
+            files.may_write(path)
+
+
+def _told(taught: tuple[Sequence[str], int]) -> str:
+    return f"{taught[1]} of {', '.join(taught[0])}"
+
+
+def _path(stage: Any) -> pathlib.Path:
+    return pathlib.Path(stage.cache_path).expanduser().absolute()
+
+
+def _label(stage: Any, data: dataset.Dataset) -> dict[str, Any]:
+    """Returns what a cache says of itself, but for its teachers."""
+    return {
+        "data": teacher_cache.fingerprint(data.train),
+        "inputs": _digest(inputs.to_label(data.inputs)),
+        "examples": len(data.train),
+        "classes": data.classes,
+        "k": min(stage.cache, data.classes),
+    }
+
+
 def cached(
     config: Any,
     name: str,
@@ -71,17 +120,8 @@ def cached(
       UserError: the file is of another teacher, other data, or another `cache`.
     """
     stage = config[name]
-    path = workdir.cache_path(at, name)
-    if stage.cache_path:
-        path = pathlib.Path(stage.cache_path).expanduser().absolute()
-    label = {
-        "teachers": _digests(at, teaching.names(stage)),
-        "data": teacher_cache.fingerprint(data.train),
-        "inputs": _digest(inputs.to_label(data.inputs)),
-        "examples": len(data.train),
-        "classes": data.classes,
-        "k": min(stage.cache, data.classes),
-    }
+    path = _path(stage) if stage.cache_path else workdir.cache_path(at, name)
+    label = _label(stage, data) | {TEACHERS: _digests(at, teaching.names(stage))}
     if not path.exists():
         count = teacher_cache.write(
             path, label, _rows(config, data, label["k"], teach, taught)

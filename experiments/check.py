@@ -123,13 +123,15 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
 
     Raises:
       UserError: a model that does not fit the images, a rule that matches nothing, a
-        setting out of range.
+        setting out of range, a file of cached logits of other data.
     """
     if data.train.buckets and config.steps_per_call > 1:
         raise errors.UserError(
-            "data.text.buckets give each step a length of its own; "
-            f"steps_per_call is 0 or 1 with them, got {config.steps_per_call}"
+            "data.text.buckets give each step a length of its own, and texts larger "
+            "than data.resident_bytes come a step at a time; steps_per_call is 0 or 1 "
+            f"with them, got {config.steps_per_call}"
         )
+    caching.look(config, data)
     found: dict[str, Stage] = {}
     shapes: dict[str, Any] = {}
     for index, name in enumerate(config.stages):
@@ -152,7 +154,14 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         given = scoring.outline(config, stage, network, params, variables, data.example)
         teacher, taught = _teacher(stage, network, found, shapes, data.classes)
         made, chain = recipe.build(
-            config, stage, network, teacher, data.inputs, data.classes, given
+            config,
+            stage,
+            network,
+            teacher,
+            data.inputs,
+            data.classes,
+            given,
+            len(data.train),
         )
         taken = transforms.plan(chain.transform, params)
         points = config.fake_quantize.points if rules else "inputs"

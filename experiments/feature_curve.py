@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import check, packing, recipe, stage, told, workdir
+from experiments import check, recipe, repeats, told, workdir
 from lib import errors, files
-from lib.data import dataset, pipeline, splits
+from lib.data import dataset, splits
 from lib.deploy import measure
-from lib.report import metrics, progress, results
-from lib.train import evaluate, interrupt
+from lib.report import progress, results
 
 NAME = "features.json"
 
@@ -43,7 +42,10 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         "examples": {"validation": len(data[best].validation)}
         | {"test": len(data[best].test)},
         "test": {
-            str(k): [_accuracy(config, k, s, data[k].test, at) for s in _seeds(config)]
+            str(k): [
+                repeats.accuracy(config, data[k].test, _folder(at, k, seed))
+                for seed in _seeds(config)
+            ]
             for k in sorted({best, most})
         },
         "data": told.plain(data[best]),
@@ -101,37 +103,16 @@ def _row(
     """Returns what was found of one number of features, trained for every seed."""
     accuracies, sizes = [], []
     for seed in _seeds(config):
-        one, folder = _kept(config, keep, seed), _folder(at, keep, seed)
-        with (
-            interrupt.asked_to_stop() as stop,
-            metrics.MetricsWriter(folder) as writer,
-        ):
-            for part in check.stages(one, data):
-                if not workdir.record_path(folder, part.name).exists():
-                    stage.train(one, data, part, folder, writer, stop)
+        folder = _folder(at, keep, seed)
+        repeats.train(_kept(config, keep, seed), data, folder)
         held_out = splits.may_choose(data.validation, "the number of features")
-        accuracies.append(_accuracy(config, keep, seed, held_out, at))
-        sizes.append(_artifact(config, keep, seed, at).stat().st_size)
+        accuracies.append(repeats.accuracy(config, held_out, folder))
+        sizes.append(repeats.last(config, folder).stat().st_size)
     progress.say(
         f"{keep} features: validation accuracy {np.median(accuracies):.4f}, "
         f"{int(np.median(sizes)):,} bytes"
     )
     return {"keep": int(keep), "validation": accuracies, "bytes": sizes}
-
-
-def _artifact(config: Any, keep: int, seed: int, at: pathlib.Path) -> pathlib.Path:
-    return workdir.artifact_path(_folder(at, keep, seed), config.stages[-1])
-
-
-def _accuracy(
-    config: Any, keep: int, seed: int, split: splits.Split, at: pathlib.Path
-) -> float:
-    """Returns the accuracy of a packed file on a whole split."""
-    one = packing.load(_artifact(config, keep, seed, at))
-    network, weights = stage.network_of(one)
-    prepare = pipeline.preparation(packing.inputs(one.about), None)
-    measured = evaluate.make(network, prepare, config.eval_batch_size)
-    return measured(*weights, split)["accuracy"]
 
 
 def _show(at: pathlib.Path, result: dict[str, Any]) -> dict[str, Any]:

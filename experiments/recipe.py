@@ -275,6 +275,7 @@ def build(
     prepares: inputs.Inputs,
     classes: int,
     given: scoring.Given | None = None,
+    examples: int | None = None,
 ) -> tuple[step.Recipe, Chain]:
     """Returns what a stage trains, and how.
 
@@ -286,6 +287,7 @@ def build(
       prepares: makes inputs of stored examples.
       classes: labels lie in [0, classes).
       given: as for `build_chain`.
+      examples: of the training split; None where no term counts them.
     """
     chain = build_chain(config, stage, given)
     distortions = augment.build(
@@ -295,7 +297,7 @@ def build(
         network=network,
         transform=chain.transform,
         optimizer=build_optimizer(stage),
-        objective=objectives.build(stage.objective, config),
+        objective=objectives.build(stage.objective, config, examples=examples),
         prepare=pipeline.preparation(prepares, *distortions),
         teacher=teacher,
         mean_teacher=teaching.itself(stage),

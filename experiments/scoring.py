@@ -205,7 +205,7 @@ def scene(
       teacher: who teaches, or None.
       taught: the teacher's weights.
     """
-    objective = objectives.build(stage.objective, config)
+    objective = objectives.build(stage.objective, config, examples=len(data.train))
     params, variables, ranges = start
 
     def loss(params, batch):

@@ -142,7 +142,14 @@ def _start(
     if teaching.itself(settings):
         teacher = teachers.one(network)
     made, chain = recipe.build(
-        config, settings, network, teacher, data.inputs, data.classes, given
+        config,
+        settings,
+        network,
+        teacher,
+        data.inputs,
+        data.classes,
+        given,
+        len(data.train),
     )
     heads = step.fresh_heads(
         made,

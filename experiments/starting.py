@@ -11,8 +11,13 @@ import jax
 from experiments import packing, shrinking, workdir
 from lib import errors, models, shrink
 from lib.data import dataset
-from lib.models import foreign, layers, layouts, matching
+from lib.data.text import vocabulary
+from lib.models import foreign, layers, layouts, matching, readers
 from lib.report import progress
+
+# What embeddings are filled up to a multiple of, for speed: `pad_to_multiple_of` of
+# `transformers`, and 128 of Megatron-LM (arXiv 1909.08053).
+ROUND = (8, 64, 128)
 
 
 def check(stage: Any, name: str) -> None:
@@ -75,7 +80,7 @@ def outline(
     own = jax.eval_shape(lambda k: models.init(module, k, *like), key)
     if stage.weights:
         found = foreign.fit(stage.weights, module, *like, **_asked(stage))
-        _knows_tokens(config, name, data, found)
+        _knows_tokens(config, name, data, found, own[0])
         progress.say(f"{name}: {stage.weights}: {found.told()}")
     if larger is not None:
         source, shapes, cut = larger
@@ -130,21 +135,70 @@ def weights(
 
 
 def _knows_tokens(
-    config: Any, name: str, data: dataset.Dataset, found: matching.Match
+    config: Any, name: str, data: dataset.Dataset, found: matching.Match, params: Any
 ) -> None:
     """Raises a `UserError` for embeddings of other tokens than the data's.
 
-    Sizes do not tell: of any vocabulary that is large enough, each id has a place.
+    A vocabulary of another size is another one, but for rows behind its last token
+    that fill the embedding up to a round number: these are told. (`Tokens.fits` refuses
+    one that is larger.)
+
+    Args:
+      config: the whole config.
+      name: of the stage.
+      data: whose inputs are ids of tokens, or anything else.
+      found: how the weights fit the model.
+      params: shapes of the model's.
     """
     embeds = "params/tokens/embedding" in found.names
+    if data.inputs.KIND != "text" or not embeds:
+        return
     theirs = found.family != layouts.OWN.family
-    if data.inputs.KIND == "text" and embeds and theirs:
-        if not config.data.text.vocabulary:
-            raise errors.UserError(
-                f"{name}.weights know the tokens of their own vocabulary, and the "
-                "data's is trained anew; set data.text.vocabulary to theirs, or "
-                f"{name}.fresh to '^tokens/'"
-            )
+    if theirs and not config.data.text.vocabulary:
+        raise errors.UserError(
+            f"{name}.weights know the tokens of their own vocabulary, and the data's "
+            "is trained anew; set data.text.vocabulary to theirs, or "
+            f"{name}.fresh to '^tokens/'"
+        )
+    rows, count = params["tokens"]["embedding"].shape[0], data.inputs.vocabulary
+    if theirs and not filled_up(count, rows):
+        raise errors.UserError(
+            f"{name}.weights embed {rows:,} tokens, and data.text.vocabulary "
+            f"{config.data.text.vocabulary!r} has {count:,}; expected as many, or rows "
+            f"that fill up to a multiple of {', '.join(map(str, ROUND))}"
+        )
+    if rows != count:
+        progress.say(
+            f"{name}: {rows - count:,} of the {rows:,} rows of the embedding in "
+            f"{config[name].weights} are of no token of the vocabulary"
+        )
+    if theirs:
+        _agrees(config, name, data.inputs.ids)
+
+
+def _agrees(config: Any, name: str, ids: dict[str, int]) -> None:
+    """Says how many tokens have other ids in the vocabulary beside the weights.
+
+    Somebody may have given unused ones a meaning. Another vocabulary of the same size
+    is a `UserError`: most of its tokens are elsewhere.
+    """
+    folder = readers.locate(config[name].weights).parent
+    known = vocabulary.inside(folder)
+    moved = sum(known.get(token) != i for token, i in ids.items()) if known else 0
+    if not moved:
+        return
+    told = f"{moved:,} of {len(ids):,} tokens of data.text.vocabulary"
+    if 2 * moved > len(ids):
+        raise errors.UserError(
+            f"{name}.weights: {told} {config.data.text.vocabulary!r} have other ids in "
+            f"the vocabulary in {folder}; set it to that folder"
+        )
+    progress.say(f"{name}: {told} have other ids in {folder}")
+
+
+def filled_up(tokens: int, rows: int) -> bool:
+    """Returns whether an embedding has a row a token, or fills up to a round number."""
+    return any(rows == -(-tokens // n) * n for n in (1, *ROUND))
 
 
 def _asked(stage: Any) -> dict[str, Any]:

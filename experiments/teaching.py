@@ -1,5 +1,6 @@
 """Who teaches a stage: earlier stages, by name, or the average of its own weights."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,23 @@ SELF = "self"
 
 def names(stage: Any) -> tuple[str, ...]:
     """Returns the stages that teach a stage; () for none and for itself."""
-    if isinstance(stage.teacher, str):
-        return () if stage.teacher in ("", SELF) else (stage.teacher,)
-    return tuple(stage.teacher)
+    return () if itself(stage) else _named(stage)
 
 
 def itself(stage: Any) -> bool:
     """Returns whether the moving average of a stage's own weights teaches it."""
-    return stage.teacher == SELF
+    return _named(stage) == (SELF,)
+
+
+def _named(stage: Any) -> tuple[str, ...]:
+    """Returns the names in a stage's `teacher`, in order.
+
+    It is text, whose type no command line changes: "a,b", or a tuple as one types it,
+    "('a', 'b')". A config that made it a tuple of texts means the same.
+    """
+    given = stage.teacher
+    texts = (given,) if isinstance(given, str) else given
+    return tuple(n for t in texts for n in re.findall(r"[^\s,'\"()\[\]]+", str(t)))
 
 
 def check(name: str, stage: Any, earlier: Sequence[str]) -> None:
@@ -41,7 +51,7 @@ def check(name: str, stage: Any, earlier: Sequence[str]) -> None:
             f"set {name}.ema above 0, such as 0.99"
         )
     for term in stage.objective:
-        if term in objectives.NEEDS_TEACHER and not stage.teacher:
+        if term in objectives.NEEDS_TEACHER and not _named(stage):
             raise errors.UserError(
                 f"{name}: term {term!r} needs a teacher; set {name}.teacher to one of "
                 f"the earlier stages: {', '.join(earlier) or 'none'}"

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,22 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as e:
         raise unwritable(path, e) from e
+
+
+def may_write(path: str | os.PathLike) -> None:
+    """Raises a `UserError` where `write_bytes` could not; leaves nothing behind.
+
+    A full disk does not show yet.
+    """
+    path = Path(path).absolute()
+    folder = next(above for above in path.parents if above.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise unwritable(path, e) from e
+    if path.is_dir():
+        raise errors.UserError(f"cannot write {path}: it is a folder, expected a file")
 
 
 def unwritable(path: str | os.PathLike, error: OSError) -> errors.UserError:

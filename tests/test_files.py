@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -52,6 +53,22 @@ def test_written_json_is_strict_and_takes_numpy_and_jax(tmp_path):
         "p": "a/b",
         "bad": ["nan", "inf", "-inf"],
     }
+
+
+def test_what_may_be_written_is_known_without_a_trace(tmp_path):
+    for path in (tmp_path / "x", tmp_path / "a" / "b" / "x"):
+        files.may_write(path)
+        assert not list(tmp_path.iterdir())
+        assert files.write_bytes(path, b"mine") == 4
+        files.may_write(path)  # over it
+        assert path.read_bytes() == b"mine"
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        (tmp_path / "x").unlink(missing_ok=True)
+    (tmp_path / "x").write_bytes(b"mine")
+    for path in (tmp_path / "x" / "y", tmp_path, Path("/proc/pare/x")):
+        for write in (files.may_write, lambda p: files.write_bytes(p, b"")):
+            with pytest.raises(errors.UserError, match=f"cannot write {path}: "):
+                write(path)
 
 
 def test_what_json_cannot_hold_is_named():

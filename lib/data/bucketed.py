@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from lib.data import examples, splits, streams
+from lib.data import splits, streams
 
 Rows = dict[str, np.ndarray]
 
 
 class Bucketed:
-    """Batches of examples of one length, cut to it, from memory.
+    """Batches of examples of one length, cut to it, from memory or a mapped file.
 
     The stream is that of `pipeline.OnDevice`: the epochs one after another, epoch e the
     permutation of `default_rng([seed, e])`. Its examples queue up in their buckets,
     and a bucket that holds a batch gives it away at once. So each example enters once
     an epoch and leaves in that order: none is dropped, none comes more often than it
     has entered, and at the end of an epoch fewer than `batch_size` examples of each
-    bucket wait for the next one.
+    bucket wait for the next one. With one bucket, the batches are `OnDevice`'s.
 
     Where the feed stands is a number of steps; going to one replays the epochs' orders,
     without their examples.
@@ -30,12 +30,12 @@ class Bucketed:
         """Begins the stream.
 
         Args:
-          train: with its source in memory (`examples.Arrays`), and with buckets.
+          train: with buckets, and any source that gathers quickly.
           batch_size: examples a step.
           seed: a non-negative integer, the order of the examples.
         """
-        if not isinstance(train.source, examples.Arrays) or train.buckets is None:
-            raise TypeError("a bucketed feed reads a split in memory that has buckets")
+        if train.buckets is None:
+            raise TypeError("a bucketed feed reads a split that has buckets")
         self._source, self._buckets = train.source, train.buckets
         held = {f"bucket_{n}": len(i) for n, i in train.buckets.members()}
         self._stream = streams.of(train, batch_size, seed) | held

@@ -201,7 +201,7 @@ def feed(
 ) -> Feed:
     """Returns `OnDevice` for a split held in memory, `Loader` for one on disk.
 
-    Of a split with buckets it is `Bucketed`.
+    Of a split with buckets it is `Bucketed`. Texts that are streamed have one at least.
     """
     if train.buckets is not None:
         return bucketed.Bucketed(train, batch_size=batch_size, seed=seed)

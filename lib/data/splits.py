@@ -18,7 +18,7 @@ SEED = 20_181_210
 
 
 class Source(Protocol):
-    """Random access to examples; `lib.data.examples` has the two kinds there are."""
+    """Random access to examples; see `lib.data.examples` and `lib.data.mapped`."""
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -42,7 +42,8 @@ class Split:
       source: the examples.
       classes: labels lie in `[0, classes)`.
       shape: of every stored input; `(H, W, C)` of an image.
-      buckets: lengths that its texts are cut to in batches; None for one length.
+      buckets: lengths that its texts are cut to in batches; None for one length, but
+        of texts that are streamed.
 
     Raises:
       UserError: there is no example in it.

@@ -56,15 +56,15 @@ def pool(data: dataset.Dataset, purpose: str) -> Pool:
     """
     parts = [splits.may_choose(s, purpose) for s in (data.train, data.validation)]
     for split in parts:
-        if split.buckets is not None:
-            raise errors.UserError(
-                f"{purpose}: expected examples of one length, got data set "
-                f"{data.name!r} in buckets; set data.text.buckets=()"
-            )
         if not isinstance(split.source, examples.Arrays):
             raise errors.UserError(
                 f"{purpose}: expected data in memory, got data set {data.name!r} that "
                 "stays on disk; raise data.resident_bytes"
+            )
+        if split.buckets is not None:
+            raise errors.UserError(
+                f"{purpose}: expected examples of one length, got data set "
+                f"{data.name!r} in buckets; set data.text.buckets=()"
             )
     first, second = (split.source.fields for split in parts)
     fields = {k: np.concatenate([first[k], second[k]]) for k in first}

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -110,8 +110,19 @@ def write(
 class Cache:
     """The logits of a file, by example; a random-access source of its fields."""
 
-    def __init__(self, path: pathlib.Path, label: dict[str, Any]):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        label: dict[str, Any],
+        *,
+        unknown: Collection[str] = (),
+    ):
         """Opens a file of `write`.
+
+        Args:
+          path: of the file.
+          label: as it was written, at least `examples` and `k`.
+          unknown: keys of labels that are not compared: of what is not there yet.
 
         Raises:
           UserError: it is damaged, or its label differs.
@@ -124,10 +135,12 @@ class Cache:
             found = json.loads(self._records[0])
         except (RuntimeError, IndexError, ValueError) as e:
             raise self._damaged(e) from e
-        for key in sorted({*label, *found}):
+        keys = sorted({*label, *found} - {*unknown})
+        # Numbers first: they say more than hashes.
+        for key in sorted(keys, key=lambda k: not isinstance(label.get(k), int)):
             if found.get(key, "nothing") != label.get(key, "nothing"):
                 raise errors.UserError(
-                    f"{path} caches another teacher's logits: its {key} is "
+                    f"{path} caches other logits: its {key} is "
                     f"{found.get(key, 'nothing')}, expected "
                     f"{label.get(key, 'nothing')}; remove it or give another path"
                 )
@@ -151,10 +164,10 @@ class Cache:
             chunk = indices[start : start + CHUNK]
             try:
                 read = self._records.__getitems__([int(i) + 1 for i in chunk])
-            except RuntimeError as e:
+                for i, record in enumerate(read, start):
+                    whole[i] = np.frombuffer(record, "<f4")
+            except (RuntimeError, ValueError) as e:  # it is of another size
                 raise self._damaged(e) from e
-            for i, record in enumerate(read, start):
-                whole[i] = np.frombuffer(record, "<f4")
         values, indices, rest = np.split(whole, [self._k, 2 * self._k], axis=1)
         classes = np.ascontiguousarray(indices).view("<i4")
         return {VALUES: values, INDICES: classes, REST: rest[:, 0]}

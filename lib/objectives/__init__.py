@@ -77,6 +77,9 @@ NEEDS_FEATURES = frozenset(
     }
 )
 
+# The argument of terms that is no setting: how many examples are trained on.
+COUNT = "examples"
+
 # The terms that a stage without a teacher cannot have.
 NEEDS_TEACHER = NEEDS_FEATURES | {"born_again", "dist", "distill", "dkd"}
 
@@ -124,17 +127,21 @@ def combine(terms: Mapping[str, tuple[float | jax.Array, Term | Headed]]) -> Obj
     return objective
 
 
-def build(names: Sequence[str], settings: Any) -> Objective:
+def build(
+    names: Sequence[str], settings: Any, *, examples: int | None = None
+) -> Objective:
     """Returns the objective of the named terms, in that order.
 
     Args:
       names: keys of `TERMS`, each once.
       settings: a mapping or `ConfigDict`; `settings[name]` holds the term's `weight`
         and its factory's options. Entries of other names are not read.
+      examples: of the training split, for terms that count them (`crd`); None where
+        there is none, as before the data are known.
 
     Raises:
-      UserError: an unknown, repeated or missing name or option, or a value out of
-        its range.
+      UserError: an unknown, repeated or missing name or option, a value out of its
+        range, or a term that counts examples without them.
     """
     terms = {}
     for name in names:
@@ -146,13 +153,20 @@ def build(names: Sequence[str], settings: Any) -> Objective:
         options = dict(settings[name])
         _check_options(name, factory, options)
         weight = options.pop("weight")
+        if COUNT in inspect.signature(factory).parameters:
+            if examples is None:
+                raise errors.UserError(
+                    f"term {name!r} counts the examples it is trained on; got none"
+                )
+            options[COUNT] = examples
         terms[name] = (weight, factory(**options))
     return combine(terms)
 
 
 def _check_options(name: str, factory: Callable, options: Mapping[str, Any]) -> None:
     """Raises a `UserError` unless `options` is what the factory takes, and a weight."""
-    parameters = inspect.signature(factory).parameters
+    parameters = dict(inspect.signature(factory).parameters)
+    parameters.pop(COUNT, None)
     valid = ("weight", *parameters)
     for option in options:
         if option not in valid:

@@ -35,7 +35,8 @@ def crd(
       pairs: (student's feature, teacher's feature), each `[B, ...]` of any shape.
       size: of the common space, at least 1; 128 in the paper.
       temperature: T, above 0; 0.07 in the paper. May be traced.
-      examples: M, of the training split, at least 1.
+      examples: M, the number of examples of the training split, at least 1; no
+        setting: `objectives.build` is told it.
       negatives: "classes", examples of other classes, or "all" others.
 
     Raises:

@@ -74,7 +74,7 @@ def test_the_smoke_variant_runs(config, tmp_path_factory, tmp_path):
     results |= {"sweep.json", "reproduced.json", "deployment.json", "shrink.json"}
     results |= {"features.json", "contact_sheet.png", "loader.json", "tune.json"}
     results |= {"cross_validation.json", "diagnosis.json", "damage.json"}
-    results |= {"sensitivity.json", "budget.json"}
+    results |= {"sensitivity.json", "budget.json", "stop_words.json"}
     assert results & {path.name for path in workdir.iterdir()}
     if config == "configs/deploy.py":
         _every_file_was_measured(workdir, output)

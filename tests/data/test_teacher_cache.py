@@ -99,6 +99,19 @@ def test_another_cache_is_refused_in_one_line(tmp_path):
         with pytest.raises(errors.UserError, match=message) as caught:
             teacher_cache.Cache(path, {**LABEL, **change})
         assert "\n" not in str(caught.value)
+    later = {"k": 2, "teachers": ["b"], "data": "x"}
+    teacher_cache.Cache(path, {**LABEL, "teachers": ["b"]}, unknown=("teachers",))
+    with pytest.raises(errors.UserError, match="its k is 3, expected 2"):
+        teacher_cache.Cache(path, {**LABEL, **later}, unknown=("teachers",))
+
+
+def test_records_of_another_size_are_damage(tmp_path):
+    """What says that it keeps 3 logits of an example keeps 3."""
+    path = tmp_path / "cache"
+    teacher_cache.write(path, LABEL, rows(2))
+    with pytest.raises(errors.UserError, match="is damaged") as caught:
+        teacher_cache.Cache(path, LABEL).gather(np.zeros(1, np.int64))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["cut", "garbled", "none"])

@@ -90,6 +90,12 @@ def floats(tree):
     )
 
 
+def settings(name):
+    """Returns what a config says of a term."""
+    kept = {k: v for k, v in OPTIONS[name].items() if k != objectives.COUNT}
+    return {"weight": 1.0, **kept}
+
+
 def term(name, **changes):
     return objectives.TERMS[name](**{**OPTIONS[name], **changes})
 

@@ -18,6 +18,7 @@ TEACHER = (jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), {})
 BATCH = {"label": jnp.array([0, 1, 2, 0]), "weight": jnp.array([1.0, 1.0, 1.0, 0.0])}
 PARAMS = {"dense": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.ones(2)}}
 
+CRD = {"crd": samples.settings("crd")}
 SETTINGS = {
     "cross_entropy": {"weight": 0.3, "label_smoothing": 0.1},
     "distill": {"weight": 0.7, "temperature": 4.0},
@@ -78,8 +79,8 @@ def test_weights_and_options_may_be_traced():
 @pytest.mark.slow
 def test_every_term_builds_and_is_finite():
     assert samples.OPTIONS.keys() == objectives.TERMS.keys()
-    settings = {name: {"weight": 1.0, **o} for name, o in samples.OPTIONS.items()}
-    objective = objectives.build(tuple(samples.OPTIONS), settings)
+    settings = {name: samples.settings(name) for name in samples.OPTIONS}
+    objective = objectives.build(tuple(samples.OPTIONS), settings, examples=50)
     student, teacher = samples.floats(samples.STUDENT), samples.floats(samples.TEACHER)
     heads = objective.init(jax.random.key(0), student, teacher)
     headed = {"crd", "embeddings", "hidden", "hint", "self_distill"}
@@ -92,7 +93,7 @@ def test_every_term_builds_and_is_finite():
 
 def test_heads_differ_between_terms_and_layers():
     names = ("hint", "hidden", "embeddings")
-    settings = {name: {"weight": 1.0, **samples.OPTIONS[name]} for name in names}
+    settings = {name: samples.settings(name) for name in names}
     outputs = samples.floats(samples.STUDENT), samples.floats(samples.TEACHER)
     objective = objectives.build(names, settings)
     heads = objective.init(jax.random.key(0), *outputs)
@@ -104,8 +105,8 @@ def test_heads_differ_between_terms_and_layers():
 
 @pytest.mark.parametrize("name", samples.OPTIONS)
 def test_needs_teacher_names_the_terms_that_fail_without(name):
-    options = {name: {"weight": 1.0, **samples.OPTIONS[name]}}
-    objective = objectives.build((name,), options)
+    options = {name: samples.settings(name)}
+    objective = objectives.build((name,), options, examples=50)
     outputs = samples.floats(samples.STUDENT)
 
     def loss():
@@ -139,6 +140,12 @@ def test_needs_teacher_names_the_terms_that_fail_without(name):
         (("l1",), {"l1": {"weight": -1.0}}, "l1.weight: expected a number in [0, inf)"),
         (("l1",), {"l1": {"weight": "1"}}, "l1.weight: expected a number in [0, inf)"),
         ((), {}, "an objective needs at least one term; got none"),
+        (("crd",), CRD, "term 'crd' counts the examples it is trained on; got none"),
+        (
+            ("crd",),
+            {"crd": {**CRD["crd"], "examples": 50}},
+            "unknown option 'examples' of term 'crd'",
+        ),
     ],
 )
 def test_a_mistake_is_named(names, settings, message):

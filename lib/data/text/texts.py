@@ -1,16 +1,17 @@
 """Texts of a source to a data set of ids."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from lib import errors
-from lib.data import buckets, examples, parts, splits
+from lib.data import buckets, examples, mapped, parts, splits
 from lib.data.sources import labels
-from lib.data.sources.rows import Opened, has_field, split_of
-from lib.data.text import stop_words, tokens, training, vocabulary
+from lib.data.sources.rows import Opened
+from lib.data.text import reading, stop_words, tokens, training, vocabulary
 
 TOO_LONG = ("cut", "error")
 # What `Tokens.counted` counts, and the padding, in words.
@@ -80,13 +81,6 @@ class Settings:
         return (*self.buckets, self.max_length)
 
 
-class _Raw(NamedTuple):
-    """A whole split: texts [N] object, strings or pairs of them, and label values."""
-
-    texts: np.ndarray
-    labels: list[Any]
-
-
 def load(
     opened: Opened,
     names: parts.Names,
@@ -102,87 +96,98 @@ def load(
       opened: the source.
       names: which of its splits is what.
       label: the field that holds the class.
-      resident_bytes: that the ids of all texts may take: they are held in memory.
+      resident_bytes: if the ids of all texts take no more, they are held in memory; of
+        a larger set they are written to a temporary file (`mapped`) and streamed. The
+        batches are the same.
       text: see `Settings`.
       fitted: the inputs of an artifact, which encode the texts; None to make them.
 
     Raises:
       UserError: a setting out of range; an unknown split or field; a value that is no
         text; a class unseen in training; a vocabulary that is none; texts that are too
-        long, where that is an error, or too many.
+        long, where that is an error.
     """
     kept = {k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}
     settings = Settings(**kept)
-    raw = {n: _read(opened, n, settings.fields, label) for n in names[:3] if n}
-    classes = labels.of(opened, label, raw[names.train].labels)
+    raw = {
+        n: reading.labels_of(opened, n, settings.fields, label) for n in names[:3] if n
+    }
+    classes = labels.of(opened, label, raw[names.train])
 
     def whole(split: str) -> examples.Arrays:
-        coded = classes.code(split, raw[split].labels)
-        return examples.Arrays({"input": raw[split].texts, "label": coded})
+        coded = classes.code(split, raw[split])
+        return examples.Arrays({"row": np.arange(len(coded)), "label": coded})
 
     divided = parts.divide(opened.name, names, whole)
-    made = fitted or _fitted(settings, divided[0].fields["input"])
-    total = sum(map(len, divided)) * made.max_length * np.dtype(made.width).itemsize
-    if total > resident_bytes:
-        raise errors.UserError(
-            f"the ids of data set {opened.name!r} take {total:,} bytes, more than "
-            f"data.resident_bytes={resident_bytes:,}; raise it, or lower "
-            "data.text.max_length"
-        )
+    drawn_from = names.train, names.validation or names.train, names.test or names.train
+    texts = [
+        reading.Texts(opened, split, settings.fields, source.fields["row"])
+        for split, source in zip(drawn_from, divided, strict=True)
+    ]
+    made = fitted or _fitted(settings, texts[0])
+    total = sum(map(len, texts)) * made.max_length * np.dtype(made.width).itemsize
+    streamed = total > resident_bytes
     kinds = (splits.Train, splits.Validation, splits.Test)
     found, counts = [], {"tokens of the vocabulary": made.vocabulary}
-    for kind, source in zip(kinds, divided, strict=True):
-        ids, counted = made.counted(source.fields["input"].tolist())
+    if streamed:
+        counts["bytes of ids that are streamed"] = total
+    for kind, some, source in zip(kinds, texts, divided, strict=True):
+        ids, held, counted = _encoded(made, some, settings.lengths, streamed)
         if counted["cut"] and settings.too_long == "error":
             raise _too_long(opened.name, kind.part, counted["cut"], made.max_length)
-        held = buckets.of(ids, made.pad, settings.lengths)
         counted["padded"] = held.places() - counted["tokens"]
         counts |= {
             f"{TOLD[name]} in {kind.part}": n for name, n in counted.items() if n
         }
+        coded = source.fields["label"]
+        stored = examples.Arrays({"input": ids, "label": coded})
         found.append(
             kind(
                 opened.name,
-                examples.Arrays({**source.fields, "input": ids}),
+                mapped.Mapped(ids, coded) if streamed else stored,
                 len(classes.names),
                 (made.max_length,),
-                held if settings.buckets else None,
+                held if settings.buckets or streamed else None,
             )
         )
     shape = (made.max_length,)
     return (*found, len(classes.names), shape, made, classes.names, counts)
 
 
-def _read(opened: Opened, split: str, fields: tuple[str, ...], label: str) -> _Raw:
-    rows = split_of(opened, split)
-    for field in (*fields, label):
-        has_field(opened, field)
-    texts, values = np.empty(len(rows), object), []
-    for start in range(0, len(rows), examples.CHUNK):
-        stop = min(start + examples.CHUNK, len(rows))
-        for i, row in enumerate(rows.__getitems__(range(start, stop)), start):
-            where = f"example {i} of split {split!r} of data set {opened.name!r}"
-            found = tuple(_text(row[field], field, where) for field in fields)
-            texts[i] = found if len(found) == 2 else found[0]
-            values.append(row[label])
-    return _Raw(texts, values)
+def _encoded(
+    made: tokens.Tokens, texts: reading.Texts, lengths: tuple[int, ...], streamed: bool
+) -> tuple[np.ndarray, buckets.Buckets, dict[str, int]]:
+    """Returns ids [N, L] of texts, their buckets, and what `Tokens.counted` counts.
+
+    Args:
+      made: the inputs.
+      texts: N of them.
+      lengths: of the buckets.
+      streamed: whether the ids lie in a file.
+    """
+    counts: Counter[str] = Counter()
+    index = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for chunk in texts.chunks():
+            ids, counted = made.counted(chunk)
+            counts.update(counted)
+            index.append(buckets.of(ids, made.pad, lengths).index)
+            yield ids
+
+    shape = len(texts), made.max_length
+    if streamed:
+        ids = mapped.written(blocks(), shape, made.width)
+    else:
+        ids = np.empty(shape, made.width)
+        start = 0
+        for block in blocks():
+            ids[start : start + len(block)] = block
+            start += len(block)
+    return ids, buckets.Buckets(lengths, np.concatenate(index)), counts
 
 
-def _text(value: Any, field: str, where: str) -> str:
-    """Returns a field's text; a missing one is empty."""
-    if value is None or value != value:  # None or NaN
-        return ""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as e:
-            raise errors.UserError(f"{where}: {field!r} is no UTF-8: {e}") from e
-    if not isinstance(value, str):
-        raise errors.UserError(f"{where}: {field!r} is no text, got {value!r}")
-    return value
-
-
-def _fitted(settings: Settings, texts: np.ndarray) -> tokens.Tokens:
+def _fitted(settings: Settings, texts: reading.Texts) -> tokens.Tokens:
     """Returns the inputs with a given vocabulary, or one of the training texts."""
     if settings.vocabulary:
         path = settings.vocabulary
@@ -192,9 +197,7 @@ def _fitted(settings: Settings, texts: np.ndarray) -> tokens.Tokens:
         pad = vocabulary.pad_of(tokenizer, settings.pad, path)
     stopped = stop_words.find(settings.stop_words)
     if not settings.vocabulary:
-        words = frozenset(stopped)
-        pairs = (t if isinstance(t, tuple) else (t,) for t in texts)
-        single = (stop_words.remove(t, words)[0] for pair in pairs for t in pair)
+        single = _Single(texts, frozenset(stopped))
         tokenizer = training.train(
             settings.tokenizer, single, size=settings.size, lowercase=settings.lowercase
         )
@@ -209,3 +212,16 @@ def _too_long(name: str, part: str, count: int, length: int) -> errors.UserError
         f"{count} texts of the {part} part of data set {name!r} have more than "
         f"{length} tokens; raise data.text.max_length, or set data.text.too_long='cut'"
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Single:
+    """Texts without stop words, of pairs one by one; to be gone through again."""
+
+    texts: reading.Texts
+    words: frozenset[str]
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            for one in text if isinstance(text, tuple) else (text,):
+                yield stop_words.remove(one, self.words)[0]

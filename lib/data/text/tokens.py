@@ -111,6 +111,11 @@ class Tokens:
         counts["empty"] += not all(part.strip() for part in parts)
         return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
+    @property
+    def ids(self) -> dict[str, int]:
+        """The id of each token."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     @functools.cached_property
     def unknown(self) -> int:
         """The id of what the vocabulary has not; -1 if it has everything."""

@@ -19,7 +19,8 @@ def train(kind: str, texts: Iterable[str], *, size: int, lowercase: bool) -> Any
 
     Args:
       kind: a key of `TRAINERS`.
-      texts: of the training part only.
+      texts: of the training part only; gone through more than once, and not held, but
+        for an iterator.
       size: tokens, the four special ones included; fewer where the texts have no more.
       lowercase: whether capitals become small letters.
 
@@ -29,6 +30,8 @@ def train(kind: str, texts: Iterable[str], *, size: int, lowercase: bool) -> Any
     from tokenizers import normalizers, processors
 
     make = errors.lookup(TRAINERS, kind, "tokenizer")
+    if iter(texts) is texts:
+        texts = list(texts)
     tokenizer = make(normalizers.BertNormalizer(lowercase=lowercase), texts, size)
     special = [(token, tokenizer.token_to_id(token)) for token in SPECIAL]
     tokenizer.add_special_tokens(list(SPECIAL))
@@ -45,7 +48,6 @@ def _wordpiece(normalizer: Any, texts: Iterable[str], size: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     pieces = pre_tokenizers.BertPreTokenizer()
-    texts = list(texts)
     characters = sorted(set("".join(_words(normalizer, pieces, texts))))
     # Its trainer would number these as it meets them, in another order each time.
     inside = [f"##{c}" for c in characters]

@@ -74,12 +74,8 @@ def _wordpiece(path: str, lowercase: bool) -> Any:
     """Returns BERT's tokenizer (arXiv 1810.04805) with the tokens of a file."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            tokens = file.read().rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise errors.UserError(f"vocabulary {path!r} cannot be read: {e}") from e
-    ids = {token.rstrip("\r"): i for i, token in enumerate(tokens)}
+    tokens = _lines(path)
+    ids = {token: i for i, token in enumerate(tokens)}
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     lacks = [token for token in special if token not in ids]
     if lacks:
@@ -101,6 +97,30 @@ def _wordpiece(path: str, lowercase: bool) -> Any:
         special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
     return tokenizer
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.UserError(f"vocabulary {path!r} cannot be read: {e}") from e
+    return [line.rstrip("\r") for line in lines]
+
+
+def inside(folder: str | os.PathLike) -> dict[str, int] | None:
+    """Returns {token: id} of the vocabulary in a folder; None without one of `FILES`.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    for name in FILES:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            if name.endswith(".json"):
+                return _whole(path).get_vocab(with_added_tokens=True)
+            return {token: i for i, token in enumerate(_lines(path))}
+    return None
 
 
 def pad_of(tokenizer: Any, wanted: str, path: str) -> int:

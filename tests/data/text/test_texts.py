@@ -3,11 +3,12 @@
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from lib import errors
-from lib.data import buckets, dataset, inputs, parts, splits
+from lib.data import buckets, dataset, inputs, mapped, parts, pipeline, splits
 from lib.data.sources import rows
 from lib.data.text import stop_words, texts
 
@@ -157,6 +158,61 @@ def test_stop_words_are_taken_out_and_counted(tmp_path):
         stop_words.find(str(tmp_path))
 
 
+@pytest.mark.parametrize("lengths", [(), (4, 6)])
+@pytest.mark.parametrize("names", [NAMES, parts.Names("train", "", "", 0.25, 0.25)])
+def test_a_set_that_is_streamed_gives_the_same_batches(lengths, names):
+    held = load(names=names, buckets=lengths)
+    size = sum(map(len, held[1:4])) * 10 * 2
+    assert load(names=names, resident_bytes=size).train.buckets is None
+    streamed = load(names=names, resident_bytes=size - 1, buckets=lengths)
+    told = {**streamed.counts}
+    assert told.pop("bytes of ids that are streamed") == size
+    assert (told, streamed.inputs) == (held.counts, held.inputs)
+    for one, other in zip(held[1:4], streamed[1:4], strict=True):
+        assert isinstance(other.source, mapped.Mapped) and type(one) is type(other)
+        assert isinstance(other.source.inputs, np.memmap)
+        for i in range(len(one)):
+            np.testing.assert_equal(other.source[i], one.source[i])
+        for cut in (False, True):
+            batches = [pipeline.eval_batches(s, 3, cut=cut) for s in (one, other)]
+            for a, b in zip(*batches, strict=True):
+                np.testing.assert_equal(a, b)
+    for seed in (0, 1):
+        feeds = [
+            pipeline.feed(data.train, batch_size=6, seed=seed, threads=1, ahead=1)
+            for data in (held, streamed)
+        ]
+        assert isinstance(feeds[0], pipeline.OnDevice) == (not lengths)
+        for step in range(9):  # over epochs, which are no multiple of a batch
+            rows = [jax.tree.map(lambda r: r[0], feed.next(1)) for feed in feeds]
+            raw = [f.take(f.resident, r) for f, r in zip(feeds, rows, strict=True)]
+            jax.tree.map(np.testing.assert_array_equal, *raw)
+            if step == 4:
+                again = pipeline.feed(
+                    streamed.train, batch_size=6, seed=seed, threads=1, ahead=1
+                )
+                again.restore(feeds[1].state())
+                feeds[1] = again
+
+
+def test_texts_are_read_as_they_are_wanted():
+    """No more of them at a time than a chunk, whatever the set's size."""
+    asked = []
+
+    class Counted(Rows):
+        def __getitems__(self, indices):
+            asked.append(len(indices))
+            return super().__getitems__(indices)
+
+    source = opened()
+    many = Counted(source.splits["train"] * 2000)
+    source = source._replace(splits={**source.splits, "train": many})
+    data = load(source, resident_bytes=0)
+    assert max(asked) <= 4096 < len(data.train) == len(many)
+    want = data.inputs.encode([r["sentence"] for r in many[-3:]])
+    np.testing.assert_array_equal(data.train.source.inputs[-3:], want)
+
+
 @pytest.mark.parametrize(
     ("source", "changes", "message"),
     [
@@ -171,7 +227,6 @@ def test_stop_words_are_taken_out_and_counted(tmp_path):
         ({}, {"stop_words": "englsh"}, "did you mean 'english'"),
         ({}, {"pad": "[PAD]"}, "data.text.pad is of a given vocabulary"),
         ({}, {"vocabulary": "nowhere"}, "vocabulary 'nowhere' does not exist"),
-        ({}, {"resident_bytes": 99}, "take 480 bytes, more than data.resident_b"),
         (
             {"dev": [row("fine", "goof")]},
             {},
