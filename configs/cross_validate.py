@@ -23,7 +23,7 @@ def smoke(config):
 
 
 def nested(config):
-    """Each fold chooses its own width, learning rate and dropout, by folds inside it."""
+    """Each fold chooses its own widths, learning rate and dropout, by inner folds."""
     config.cross_validate.search = (
         ("dense.learning_rate", (1e-3, 3e-3, 1e-2)),
         ("dense.model.dropout", (0.0, 0.3)),
