@@ -15,44 +15,77 @@ from configs import common
 
 
 def smoke(config):
-    """Shrinks to seconds: one attempt, few options."""
+    """Shrinks to seconds: one cut, one attempt, few options of each kind."""
     config = common.smoke(config)
     config.dense.model.widths = (16,)
-    config.small.teacher = ""
-    config.small.objective = ("cross_entropy",)
+    for stage in (config.cut, config.small):
+        stage.teacher = ""
+        stage.objective = ("cross_entropy",)
+    config.budget.milliseconds = 0.001  # which nothing is fast enough for
+    config.budget.channels = (0.5,)
     config.budget.attempts = 1
-    config.budget.sensitivity.strengths.sparsity = (0.0, 0.5)
-    config.budget.sensitivity.strengths.bits = (2, 8)
+    config.budget.sensitivity.techniques = ("sparsity", "bits", "clusters", "rank")
+    strengths = config.budget.sensitivity.strengths
+    strengths.sparsity, strengths.bits = (0.0, 0.5), (2, 8)
+    strengths.clusters, strengths.rank = (4,), (0.25,)
+    return config
+
+
+def fast(config):
+    """Asks for half of the time of a CNN, whatever its bytes."""
+    config.budget.bytes = 0
+    config.budget.milliseconds = 10.0
+    augment = ("rotate", "shift")
+    config.dense = common.stage(
+        model=common.model("cnn", widths=(32, 64), depth=2, dropout=0.1),
+        objective=("cross_entropy", "l2"),
+        augment=augment,
+        steps=1500,
+        learning_rate=3e-3,
+    )
+    config.cut.prepare = ("shrink", "reestimate")
+    config.reestimate.augment = augment
+    for stage in (config.cut, config.small):
+        stage.augment = augment
+        stage.steps = 1000
     return config
 
 
 def get_config(arg=""):
-    config = common.base(experiment="budget", stages=("dense", "small"))
+    config = common.base(experiment="budget", stages=("dense", "cut", "small"))
     config.dense = common.stage(
         model=common.model("mlp", widths=(256, 128), dropout=0.0), steps=2000
     )
-    config.small = common.stage(
+    learned = dict(
         start="dense",
         teacher="dense",
         objective=("cross_entropy", "distill"),
-        transforms=("prune", "quantize"),
         steps=2000,
         learning_rate=2e-3,
     )
+    config.cut = common.stage(prepare=("shrink",), **learned)
+    config.small = common.stage(**learned)
     with config.unlocked():
         config.budget = ConfigDict(
             dict(
                 dense="dense",  # the stage that is compressed
-                stage="small",  # the stage that fine-tunes what was chosen
-                bytes=9000,  # of the packed file, at most
+                cut="cut",  # the stage that fine-tunes what is left of its channels
+                stage="small",  # the stage that fine-tunes what its layers become
+                bytes=9000,  # of the packed file, at most; 0: no limit
+                milliseconds=0.0,  # of a batch of latency.batch_size on this machine,
+                # the median, at most; 0: no limit
                 points=1.0,  # of validation accuracy lost, at most
-                attempts=4,  # choices that are trained, at most
+                channels=(0.25, 0.5, 0.75),  # shares that may be cut to be fast enough
+                attempts=4,  # choices that are trained at a cut, at most
                 growth=1.5,  # of the bytes, where a choice lost too much
                 sensitivity=dict(
-                    techniques=("sparsity", "bits"),
+                    techniques=("sparsity", "bits", "clusters", "rank"),
+                    # Any of sparsity, bits, rank and clusters: what layers may become.
                     strengths=dict(
                         sparsity=(0.0, 0.5, 0.7, 0.8, 0.9, 0.95),  # fraction removed
-                        bits=(2, 3, 4, 6, 8),
+                        bits=(2, 3, 4, 6, 8),  # of weights, or of a product's factors
+                        rank=(0.05, 0.1, 0.2, 0.3, 0.5),  # of a layer's smaller side
+                        clusters=(2, 4, 8, 16, 32),  # values that its weights share
                     ),
                     pattern=r"(^|/)kernel(/|$)",  # leaves that have a choice
                     together=16,  # cells side by side in one call
@@ -60,4 +93,4 @@ def get_config(arg=""):
             )
         )
     config.lock()
-    return common.variant(arg, config, smoke=smoke)
+    return common.variant(arg, config, fast=fast, smoke=smoke)

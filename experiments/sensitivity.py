@@ -168,12 +168,16 @@ def check_clusters(value: Any) -> None:
 
 
 def layers_of(one: packing.Packed, config: Any) -> dict[str, np.ndarray]:
-    """Returns {path: weight} of the leaves that are tried.
+    """Returns {path: weight} of the leaves that are tried; see `matched`."""
+    return matched(tree.flatten(one.params), config)
+
+
+def matched(flat: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Returns those of {path: weight}, or shapes of weights, that are tried.
 
     Raises:
       UserError: the pattern matches nothing, or what is no matrix or kernel.
     """
-    flat = tree.flatten(one.params)
     found = {path: flat[path] for path in tree.match((config.pattern,), flat)}
     for path, w in found.items():
         if w.ndim < 2:
