@@ -54,7 +54,8 @@ def limits(config: Any) -> None:
             "budget: curves of rank are those of the plain SVD; clear "
             "factorize.weighting and factorize.residual"
         )
-    _channels(config)
+    if settings.milliseconds:
+        _channels(config)
 
 
 def _channels(config: Any) -> None:
@@ -66,7 +67,7 @@ def _channels(config: Any) -> None:
             "budget.channels are shares above 0 and below 1, the least first, got "
             f"{tuple(shares)}"
         )
-    if settings.milliseconds and not shares:
+    if not shares:
         raise errors.UserError(
             "budget.channels is empty, but milliseconds are met by removing channels"
         )
@@ -91,20 +92,21 @@ def fits(config: Any, data: dataset.Dataset) -> None:
     Each kind of option is aimed at every layer of the dense stage that may have it, the
     last of the kind at each; nothing is computed.
     """
-    first, *_ = check.stages(config, data)
-    if not config.budget.bytes:
+    settings = config.budget
+    first, *_ = check.stages(stages.needed(config), data)
+    if not settings.bytes:
         return
     shapes = {
         row.path: jax.ShapeDtypeStruct(row.shape, row.dtype) for row in first.plan
     }
-    settings = options.settings_of(config)
-    layers = sensitivity.matched(shapes, settings)
+    tried = options.settings_of(config)
+    layers = sensitivity.matched(shapes, tried)
     kinds: dict[tuple[str, ...], dict[str, options.Strengths]] = {}
     for path, w in layers.items():
-        for one in options.offered(settings, w):
+        for one in options.offered(tried, w):
             plain = {k: value for k, (value, _) in one.items()}
             kinds.setdefault(tuple(plain), {})[path] = plain
     for taken in kinds.values():
-        now = stages.chosen(config, 0, config.budget.stage, taken)
-        chain = recipe.build_chain(now, now[config.budget.stage])
+        now = stages.chosen(config, 0, settings.stage, taken)
+        chain = recipe.build_chain(now, now[settings.stage])
         transforms.plan(chain.transform, tree.unflatten(shapes))

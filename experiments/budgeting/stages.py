@@ -24,6 +24,15 @@ def dense(config: Any) -> Any:
     return copy
 
 
+def needed(config: Any) -> Any:
+    """Returns the config of the stages that its limits ask for, as they are written."""
+    settings, copy = config.budget, dense(config)
+    with copy.unlocked():
+        copy.stages += (settings.cut,) if settings.milliseconds else ()
+        copy.stages += (settings.stage,) if settings.bytes else ()
+    return copy
+
+
 def cut(config: Any, place: int, *, trained: bool) -> tuple[Any, str]:
     """Returns the config whose last stage cuts that share of the channels; its name.
 

@@ -1,77 +1,14 @@
-"""The knapsack against brute force, searches in worlds written down, and verdicts."""
+"""Searches in worlds that are written down, verdicts, and a budget as it is run."""
 
-import itertools
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import budget as config_file
-from experiments import allocation, budget
-from experiments.allocation import Choice, Option
-from experiments.budgeting import search, verdict
+from experiments import budget, recipe
+from experiments.allocation import Choice
+from experiments.budgeting import search, settings, stages, verdict
 from lib import errors, files
-
-OPTIONS = st.lists(
-    st.builds(Option, st.integers(1, 30), st.integers(0, 30).map(float)),
-    min_size=1,
-    max_size=4,
-)
-LAYERS = st.lists(OPTIONS, min_size=1, max_size=5)
-
-
-def all_choices(layers):
-    for places in itertools.product(*(range(len(one)) for one in layers)):
-        taken = [layer[i] for layer, i in zip(layers, places, strict=True)]
-        yield Choice(
-            sum(o.bytes for o in taken), sum(o.cost for o in taken), tuple(places)
-        )
-
-
-@given(LAYERS, st.integers(0, 160))
-def test_no_choice_within_the_bytes_costs_less(layers, limit):
-    choices = allocation.front(layers)
-    every = [*all_choices(layers)]
-    assert {*choices} <= {*every}
-    found = allocation.within(choices, limit)
-    fitting = [one for one in every if one.bytes <= limit]
-    if not fitting:
-        assert found is None
-    else:
-        assert found.bytes <= limit
-        assert found.cost == min(one.cost for one in fitting)
-    assert choices[0].bytes == min(one.bytes for one in every)
-    assert choices[-1].cost == min(one.cost for one in every)
-
-
-@given(LAYERS)
-def test_along_the_front_more_bytes_cost_less(layers):
-    choices = allocation.front(layers)
-    for a, b in itertools.pairwise(choices):
-        assert a.bytes < b.bytes and a.cost > b.cost
-
-
-def pairs(rng):
-    return rng.integers(1, 10**6, (40, 2)).tolist()
-
-
-def test_a_front_of_too_many_is_thinned_and_stays_close(monkeypatch):
-    rng = np.random.default_rng(0)
-    layers = [
-        [Option(size, float(cost)) for size, cost in pairs(rng)] for _ in range(7)
-    ]
-    exact = allocation.front(layers)
-    monkeypatch.setattr(allocation, "MOST", 8)
-    thin = allocation.front(layers)
-    assert len(thin) <= 8 + 1 < len(exact)
-    assert thin[0] == exact[0] and thin[-1].cost == exact[-1].cost
-    coarse = (exact[-1].bytes - exact[0].bytes) // 2
-    for limit in range(exact[0].bytes + coarse, exact[-1].bytes, 10**5):
-        # Not the best, but at least what was best of a few bytes less.
-        near = allocation.within(thin, limit).cost
-        assert near >= allocation.within(exact, limit).cost
-        assert near <= allocation.within(exact, limit - coarse).cost
 
 
 def config_of(**changes):
@@ -111,7 +48,7 @@ FRONT = [Choice(n, 10.0 - i, (i,)) for i, n in enumerate((500, 700, 900, 1100, 2
 )
 def test_choices_of_bytes_until_one_meets(longer, points, tried, met):
     """What is tried, and in which order, by hand."""
-    settings = limits(bytes=1000, growth=1.5, attempts=4)
+    own = limits(bytes=1000, growth=1.5, attempts=4)
     seen = []
 
     def measure(number, choice):
@@ -119,14 +56,14 @@ def test_choices_of_bytes_until_one_meets(longer, points, tried, met):
         seen.append(choice.options[0])
         return attempt(60 + longer + choice.bytes, points.get(choice.options[0], 0.0))
 
-    found = search.over_bytes([FRONT], 60, measure, settings)
+    found = search.over_bytes([FRONT], 60, measure, own)
     assert seen == tried
-    assert verdict.meets(found[-1], settings) is met
+    assert verdict.meets(found[-1], own) is met
 
 
 def test_no_more_attempts_than_asked_for():
-    settings = limits(bytes=1000, attempts=1)
-    found = search.over_bytes([FRONT], 60, lambda n, c: attempt(2000, 0), settings)
+    own = limits(bytes=1000, attempts=1)
+    found = search.over_bytes([FRONT], 60, lambda n, c: attempt(2000, 0), own)
     assert len(found) == 1
 
 
@@ -144,7 +81,7 @@ OTHER = [Choice(n, 20.0, (10 + i,)) for i, n in enumerate((600, 900, 1200, 1300)
     ],
 )
 def test_fronts_take_turns_at_as_many_bytes(points, attempts, tried):
-    settings = limits(bytes=1000, growth=1.5, attempts=attempts)
+    own = limits(bytes=1000, growth=1.5, attempts=attempts)
     seen = []
 
     def measure(number, choice):
@@ -152,7 +89,7 @@ def test_fronts_take_turns_at_as_many_bytes(points, attempts, tried):
         seen.append(place)
         return attempt(60 + choice.bytes, points.get(place, 2.0))
 
-    found = search.over_bytes([FRONT, OTHER], 60, measure, settings)
+    found = search.over_bytes([FRONT, OTHER], 60, measure, own)
     assert seen == tried and len(found) == len(tried)
 
 
@@ -169,7 +106,7 @@ def test_fronts_take_turns_at_as_many_bytes(points, attempts, tried):
     ],
 )
 def test_cuts_until_one_is_fast_and_close_enough(start, world, visited):
-    settings = limits(bytes=0, milliseconds=1.0)
+    own = limits(bytes=0, milliseconds=1.0)
     seen = []
 
     def at(place):
@@ -177,15 +114,15 @@ def test_cuts_until_one_is_fast_and_close_enough(start, world, visited):
         median, points = world[place]
         return [attempt(500, points, median)]
 
-    tried = search.over_cuts(start, 3, at, settings)
+    tried = search.over_cuts(start, 3, at, own)
     assert seen == visited and len(tried) == len(visited)
     met = any(m <= 1 and p <= 1 for m, p in (world[i] for i in visited))
-    assert verdict.meets(tried[verdict.best(tried, settings)], settings) is met
+    assert verdict.meets(tried[verdict.best(tried, own)], own) is met
 
 
 def test_a_file_that_is_too_long_is_not_cut_further():
-    settings = limits(bytes=400, milliseconds=1.0)
-    tried = search.over_cuts(1, 3, lambda _: [attempt(500, 0.0, 0.9)], settings)
+    own = limits(bytes=400, milliseconds=1.0)
+    tried = search.over_cuts(1, 3, lambda _: [attempt(500, 0.0, 0.9)], own)
     assert len(tried) == 1
 
 
@@ -204,15 +141,15 @@ LIMITS = st.sampled_from([(1000, 0.0), (0, 1.5), (1000, 1.5)])
 
 @given(ATTEMPTS, LIMITS)
 def test_the_best_meets_if_any_does_and_else_is_nearest(tried, of):
-    settings = {"bytes": of[0], "milliseconds": of[1], "points": 1.0}
+    own = {"bytes": of[0], "milliseconds": of[1], "points": 1.0}
     met = [
         (not of[0] or one["bytes"] <= of[0])
         and (not of[1] or one["latency_ms"]["median"] <= of[1])
         and one["points"] <= 1
         for one in tried
     ]
-    assert [verdict.meets(one, settings) for one in tried] == met
-    place = verdict.best(tried, settings)
+    assert [verdict.meets(one, own) for one in tried] == met
+    place = verdict.best(tried, own)
     assert met[place] is any(met)
     for one in tried:  # nothing that keeps the points is smaller and faster
         if not met[place] and one["points"] <= 1:
@@ -225,16 +162,16 @@ def test_the_best_meets_if_any_does_and_else_is_nearest(tried, of):
 
 
 def told(tried, smallest=100, rungs=(), **limits):
-    settings = {"bytes": 1000, "milliseconds": 0.0, "points": 1.0, **limits}
-    chosen = verdict.best(tried, settings)
+    own = {"bytes": 1000, "milliseconds": 0.0, "points": 1.0, **limits}
+    chosen = verdict.best(tried, own)
     return verdict.sentence(
         {
-            "config": {"budget": settings},
+            "config": {"budget": own},
             "tried": tried,
             "chosen": chosen,
             "ladder": [{"channels": c, "latency_ms": times(m)} for c, m in rungs],
             "smallest": smallest,
-            "met": verdict.meets(tried[chosen], settings),
+            "met": verdict.meets(tried[chosen], own),
         }
     )
 
@@ -321,9 +258,23 @@ def test_settings_that_do_not_go_with_a_budget(changes, message, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_stages_that_no_limit_asks_for_are_not_looked_at():
+    """A model of which nothing can be removed may have a budget of bytes."""
+    asked = {(9, 0.0): ("dense", "small"), (0, 1.0): ("dense", "cut")}
+    asked[9, 1.0] = ("dense", "cut", "small")
+    for (size, milliseconds), names in asked.items():
+        config = config_of(bytes=size, milliseconds=milliseconds)
+        assert stages.needed(config).stages == names
+    config = config_of(milliseconds=0.0)
+    config.shrink.rules = (("nothing", 0.5),)
+    settings.limits(config)
+    settings.fits(config, recipe.load_data(config.data))
+
+
 @pytest.mark.slow
 def test_a_budget_of_milliseconds_and_bytes_is_sought_in_cuts_and_layers(tmp_path):
     config = config_of(bytes=1500)  # fast enough is nothing
+    config.budget.sensitivity.techniques = ("bits",)
     result = budget.run(config, tmp_path)
     assert [one["channels"] for one in result["ladder"]] == [0.0, 0.5]
     (one,) = result["tried"]
