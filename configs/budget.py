@@ -20,7 +20,8 @@ is 0.46 points (216), a test image 0.28 (360):
 
 At seed 1 the cheapest choice of all lost 1.39 points in 8,931 bytes; sparsity and bits
 alone came next. The layers of seed 0: 4 clusters; rank 13 in 3 bits; 0.7 removed and 4
-bits.
+bits. In 5,500 bytes it lost 1.39 points, too, and sparsity and bits alone 0.46, in
+5,393 (test 98.06 %).
 
     python run.py --config=configs/budget.py --workdir=/tmp/budget
     python run.py --config=configs/budget.py:fast --workdir=/tmp/fast
