@@ -405,6 +405,7 @@ def base(experiment="compress", stages=()):
                 residual=False,  # True: train what the factors leave out, too
                 weighting="",  # or "activations": best for the inputs, measured on
                 batches=32,  # of training data
+                rules=(),  # pairs (pattern, rank), instead of one rank; budget=0 then
                 pattern=r"(^|/)kernel(/|$)",
             ),
             tucker=dict(

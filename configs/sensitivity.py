@@ -1,4 +1,4 @@
-"""Which layers mind compression: sparsity, bits and rank, one layer at a time.
+"""Which layers mind compression: sparsity, bits, rank, clusters, one at a time.
 
 On the validation examples of a finished stage, without fine-tuning. A heat map and
 tables; seconds for a small network.
@@ -18,6 +18,7 @@ def smoke(config):
     config.strengths.sparsity = (0.5, 0.9)
     config.strengths.bits = (2, 8)
     config.strengths.rank = (0.1, 0.5)
+    config.strengths.clusters = (2, 16)
     return config
 
 
@@ -28,11 +29,12 @@ def get_config(arg=""):
             xla_flags="",
             run="",  # the folder of a finished run
             stage="",  # the name of one of its stages
-            techniques=("sparsity", "bits", "rank"),
+            techniques=("sparsity", "bits", "rank", "clusters"),
             strengths=dict(
                 sparsity=(0.5, 0.7, 0.8, 0.9, 0.95, 0.98),  # fraction removed
                 bits=(2, 3, 4, 5, 6, 8),
                 rank=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75),  # of a layer's smaller side
+                clusters=(2, 4, 8, 16, 32, 64),  # values that a layer's weights share
             ),
             prune=dict(score="magnitude", shape="unstructured"),  # of sparsity
             quantize=dict(  # of bits
@@ -40,6 +42,7 @@ def get_config(arg=""):
                 granularity="channel",  # or "tensor"
                 range="max",  # or "mse": what rounds best
             ),
+            share=dict(start="linear", iterations=100, seed=0),  # of clusters: k-means
             pattern=r"(^|/)kernel(/|$)",  # leaves that are tried
             together=16,  # cells side by side in one call; 1: one after another, which
             # is faster for convolutions on a CPU

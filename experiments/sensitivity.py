@@ -1,6 +1,6 @@
 """How much each layer of a finished stage minds being compressed, alone.
 
-Layer x strength curves of three techniques on validation data: strengths are traced, so
+Layer x strength curves of four techniques on validation data: strengths are traced, so
 a technique is one program for all its cells. The rest of the network stays as it is;
 nothing is fine-tuned.
 """
@@ -22,6 +22,9 @@ from lib.objectives import metrics
 from lib.report import progress, results
 
 NAME = "sensitivity.json"
+
+# How many values a layer may share: indices have whole bits.
+CLUSTERS = tuple(2**bits for bits in range(1, 17))
 
 Weights = Mapping[str, jax.Array]
 
@@ -48,9 +51,35 @@ def ranked(weights: Weights, strength: Any, settings: Any) -> Weights:
     found = {}
     for path, w in weights.items():
         u, s, v = jnp.linalg.svd(w.reshape(-1, w.shape[-1]), full_matrices=False)
-        rank = jnp.maximum(1, jnp.rint(strength * s.size))
-        kept = jnp.where(jnp.arange(s.size) < rank, s, 0.0)
+        kept = jnp.where(jnp.arange(s.size) < rank_of(strength, s.size), s, 0.0)
         found[path] = ((u * kept[None, :]) @ v).reshape(w.shape)
+    return found
+
+
+def rank_of(share: Any, side: int) -> jax.Array:
+    """Returns the rank that a share of a layer's smaller side is, at least 1."""
+    return jnp.maximum(1, jnp.rint(jnp.float32(share) * side))
+
+
+def clustered(weights: Weights, strength: Any, settings: Any) -> Weights:
+    """Returns the weights with at most that many values among them, layer by layer.
+
+    What `transforms.share` makes of them, with places for as many values as the
+    largest strength has, so that the number of those that are used may be traced.
+    """
+    how = settings.share
+    key, most = jax.random.key(how.seed), max(settings.strengths.clusters)
+    found = {}
+    for path, w in weights.items():
+        table, indices, _ = transforms.cluster(
+            w.reshape(-1),
+            jnp.int32(strength),
+            key,
+            how.iterations,
+            most=most,
+            start=how.start,
+        )
+        found[path] = table[indices].reshape(w.shape)
     return found
 
 
@@ -66,6 +95,7 @@ TECHNIQUES: dict[str, Callable[[Weights, Any, Any], Weights]] = {
     "sparsity": pruned,
     "bits": rounded,
     "rank": ranked,
+    "clusters": clustered,
 }
 
 
@@ -116,6 +146,8 @@ def check(config: Any) -> None:
         for value in config.strengths[name]:
             if name == "bits":
                 numerics.check_bits(value, "sensitivity: strengths.bits")
+            elif name == "clusters":
+                check_clusters(value)
             elif not 0 <= value <= 1 or (name == "rank" and not value):
                 least = "above 0" if name == "rank" else "from 0"
                 raise errors.UserError(
@@ -125,13 +157,27 @@ def check(config: Any) -> None:
         raise errors.UserError(f"together is at least 1, got {config.together}")
 
 
+def check_clusters(value: Any) -> None:
+    """Raises a `UserError` unless indices of whole bits tell so many values apart."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value not in CLUSTERS:
+        raise errors.UserError(
+            "sensitivity: strengths.clusters are powers of two from "
+            f"{min(CLUSTERS)} to {max(CLUSTERS)}, got {value}"
+        )
+
+
 def layers_of(one: packing.Packed, config: Any) -> dict[str, np.ndarray]:
-    """Returns {path: weight} of the leaves that are tried.
+    """Returns {path: weight} of the leaves that are tried; see `matched`."""
+    return matched(tree.flatten(one.params), config)
+
+
+def matched(flat: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Returns those of {path: weight}, or shapes of weights, that are tried.
 
     Raises:
       UserError: the pattern matches nothing, or what is no matrix or kernel.
     """
-    flat = tree.flatten(one.params)
     found = {path: flat[path] for path in tree.match((config.pattern,), flat)}
     for path, w in found.items():
         if w.ndim < 2:

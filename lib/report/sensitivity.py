@@ -45,7 +45,7 @@ def heat(result: Mapping[str, Any]) -> Figure:
         for (row, column), value in np.ndenumerate(lost):
             # On what is coloured strongly and on a dark page, letters stay readable.
             axes.text(
-                *(column, row, f"{-value + 0:.1f}" if abs(value) >= 0.05 else "0"),
+                *(column, row, _cell(-value)),
                 ha="center",
                 va="center",
                 size=7,
@@ -59,7 +59,15 @@ def heat(result: Mapping[str, Any]) -> Figure:
         for side in axes.spines.values():
             side.set_visible(False)
         axes.tick_params(length=0)
+        axes.tick_params(axis="x", labelsize=6.5)
     return drawn
+
+
+def _cell(points: float) -> str:
+    """Returns points in two figures, for which a narrow cell has room."""
+    if abs(points) < 0.05:
+        return "0"
+    return f"{points:.0f}" if abs(points) >= 9.95 else f"{points:.1f}"
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -74,7 +82,8 @@ def render(result: Mapping[str, Any]) -> str:
     note = (
         "Points of validation accuracy against the stage as it is, with one layer "
         f"compressed and all others left; full colour at {WORST:g} points lost. Rank "
-        "is a share of a layer's smaller side. Nothing was fine-tuned."
+        "is a share of a layer's smaller side, clusters are the values that its "
+        "weights share. Nothing was fine-tuned."
     )
     alt = "Points of accuracy by layer and strength"
     body = html.figure(style.inline(heat(result), "heat", alt))

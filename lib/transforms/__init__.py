@@ -31,7 +31,7 @@ from lib.transforms.prune import keep, prune
 from lib.transforms.quantize import quantize
 from lib.transforms.rigl import rigl
 from lib.transforms.select import select
-from lib.transforms.share import share
+from lib.transforms.share import cluster, share
 from lib.transforms.soft_movement import soft_movement
 from lib.transforms.soft_share import soft_share
 from lib.transforms.sparse_evolution import set_
@@ -90,6 +90,7 @@ RULED = {
     "dorefa": "bits",
     "lsq": "bits",
     "quantize": "bits",
+    "factorize": "rank",
     "gptq": "bits",
     "adaround": "bits",
     "rigl": "sparsity",
@@ -108,6 +109,7 @@ __all__ = [
     "acdc",
     "binary_connect",
     "chain",
+    "cluster",
     "cp",
     "dorefa",
     "factorize",

@@ -34,24 +34,34 @@ def index_dtype(bits: int) -> type:
     return np.uint8 if bits <= 8 else np.uint16
 
 
-@functools.partial(jax.jit, static_argnames=("bits", "start"))
-def _cluster(values, key, iterations, *, bits: int, start: str):
+@functools.partial(jax.jit, static_argnames=("most", "start"))
+def cluster(
+    values: jax.Array,
+    count: jax.Array | int,
+    key: jax.Array,
+    iterations: int,
+    *,
+    most: int,
+    start: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns (centroids [k], indices [n], whether the first centroid is a kept 0).
 
     Args:
       values: `[n]` float.
+      count: how many values may be left, 0 among them where there are zeros; from 1
+        to `most`, may be traced.
       key: for the start "random".
       iterations: the most steps of k-means.
-      bits: k is `2**bits`, or n if that is less.
+      most: k is that, or n if that is less.
       start: a key of `kmeans.STARTS`.
     """
     there = values != 0
     zero = ~jnp.all(there)
-    clusters = min(2**bits, len(values))
+    clusters = min(most, len(values))
     found = kmeans.numbers(
         values,
         there,
-        clusters - zero,
+        jnp.minimum(count, clusters) - zero,
         key,
         clusters=clusters,
         start=start,
@@ -61,7 +71,7 @@ def _cluster(values, key, iterations, *, bits: int, start: str):
     # The last of them is not used where there are zeros.
     centroids = jnp.where(zero, jnp.roll(found, 1), found)
     centroids = jnp.where(jnp.isinf(centroids), 0, centroids)
-    return centroids.astype(values.dtype), indices.astype(index_dtype(bits)), zero
+    return centroids.astype(values.dtype), indices, zero
 
 
 def _with_zero(zero: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -136,7 +146,7 @@ def share(
         paths = sorted(leaves)
         return [paths] if scope == "global" else [[path] for path in paths]
 
-    def cluster(weights: base.Leaves, paths: list[str]):
+    def clustered(weights: base.Leaves, paths: list[str]):
         """Returns (centroids, {path: indices}, whether the first centroid is 0)."""
         dtypes = {path: weights[path].dtype for path in paths}
         if len(set(dtypes.values())) > 1:
@@ -145,9 +155,11 @@ def share(
                 f"share: a global codebook has one dtype, got {given}"
             )
         together = jnp.concatenate([weights[path].reshape(-1) for path in paths])
-        centroids, indices, zero = _cluster(
-            together, jax.random.key(seed), iterations, bits=bits, start=start
+        key, most = jax.random.key(seed), 2**bits
+        centroids, indices, zero = cluster(
+            together, most, key, iterations, most=most, start=start
         )
+        indices = indices.astype(index_dtype(bits))
         ends = np.cumsum([weights[path].size for path in paths])
         split = zip(paths, jnp.split(indices, ends[:-1]), strict=True)
         return centroids, {p: i.reshape(weights[p].shape) for p, i in split}, zero
@@ -155,7 +167,7 @@ def share(
     def encode(weights):
         codes, states = {}, {}
         for paths in groups(weights):
-            centroids, indices, zero = cluster(weights, paths)
+            centroids, indices, zero = clustered(weights, paths)
             for path in paths:
                 codes[path], states[path] = {}, {"indices": indices[path]}
             states[paths[0]]["zero"] = zero

@@ -20,6 +20,7 @@ SHAPE = (4, 4, 1)
 MODEL = {"name": "mlp", "widths": (8,), "dropout": 0.0}
 PATHS = ("dense_0/kernel", "logits/kernel")
 STRENGTHS = {"sparsity": (0.5, 0.9), "bits": (2, 4), "rank": (0.25, 0.5)}
+STRENGTHS["clusters"] = (2, 8)
 
 
 def weights(seed, shape=SHAPE, classes=3):
@@ -69,6 +70,8 @@ def one_layer(technique, strength, path):
         return T.prune(sparsity=strength, pattern=aimed)
     if technique == "bits":
         return T.quantize(bits=strength, pattern=aimed)
+    if technique == "clusters":
+        return T.share(bits={2: 1, 8: 3}[strength], pattern=aimed)
     smaller = {"dense_0/kernel": 8, "logits/kernel": 3}[path]
     return T.factorize(rank=max(1, round(strength * smaller)), pattern=aimed)
 
@@ -178,6 +181,8 @@ def test_stages_of_a_run_are_compared_and_tried_on_validation_data(tmp_path, cap
         ({"techniques": ()}, "techniques is empty; valid: sparsity"),
         ({"strengths": {"bits": (9,)}}, "from 2 to 8, got 9"),
         ({"strengths": {"rank": (0.0,)}}, "strengths.rank are above 0 to 1, got 0.0"),
+        ({"strengths": {"clusters": (6,)}}, "powers of two from 2 to 65536, got 6"),
+        ({"strengths": {"clusters": (4.0,)}}, "powers of two from 2 to 65536, got 4.0"),
         ({"strengths": {"sparsity": (1.5,)}}, "are from 0 to 1, got 1.5"),
         ({"strengths": {"sparsity": ()}}, "strengths.sparsity is empty"),
         ({"pattern": "bias$"}, "expected matrices or kernels"),

@@ -1,0 +1,1 @@
+"""The parts of `experiments/budget.py`: what may be chosen, how, and what to say."""
