@@ -152,7 +152,7 @@ def _points(head: str, points: Sequence[Mapping[str, Any]]) -> str:
                 [
                     sections.cell(formats.percent(float(train))),
                     sections.cell(formats.percent(float(held_out))),
-                    sections.cell(formats.points(float(held_out - train))),
+                    sections.cell(formats.points(100 * float(held_out - train))),
                     *(sections.cell(formats.scalar(float(x))) for x in losses),
                 ],
             )

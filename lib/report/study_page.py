@@ -118,7 +118,7 @@ def _best(result: Mapping[str, Any]) -> str:
                     for k, v in zip(names, one["values"], strict=True)
                 ),
                 sections.cell(formats.percent(one["test_accuracy"]) + " %"),
-                sections.cell(_settings(one["settings"])),
+                sections.cell(_settings(one["settings"]), "long"),
                 sections.cell(one["config"]),
             ],
         )
@@ -142,7 +142,10 @@ def _trials(result: Mapping[str, Any]) -> str:
             for k, v in zip(names, values, strict=True)
         ]
         state = one["state"] + (f": {one['why']}" if one["why"] else "")
-        cells += [sections.cell(state), sections.cell(_settings(one["settings"]))]
+        cells += [
+            sections.cell(state),
+            sections.cell(_settings(one["settings"]), "long"),
+        ]
         lines.append(sections.line(str(one["number"]), cells))
     heads = ("trial", *map(study_plots.words, names), "state", "settings")
     return sections.section("Trials", "", sections.table(heads, lines))

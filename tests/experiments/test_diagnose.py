@@ -97,6 +97,11 @@ def test_a_run_leaves_a_page_and_says_the_same_again(tmp_path, capsys):
     assert f"dense: {result['verdict']}." in page
     assert "the test split was not touched" in page
     assert page.count("<svg") == 2
+    for point in result["by_data"]:
+        held_out, train = np.mean(point["accuracy"]), np.mean(point["train_accuracy"])
+        assert (
+            f"<td>{100 * held_out:.2f}</td><td>{100 * (held_out - train):+.2f}" in page
+        )
     assert page == diagnosis.render(result)
     assert diagnose.run(config, tmp_path) == result
     assert "is finished" in capsys.readouterr().out
