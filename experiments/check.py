@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import (
+    activations,
     caching,
     preparing,
     recipe,
@@ -114,8 +115,8 @@ def _stage(config: Any, index: int, name: str) -> None:
     if not 0 <= stage.ema < 1:
         raise errors.UserError(f"{name}.ema is in [0, 1), got {stage.ema}")
     parallel.check_batch(stage.batch_size)
-    recipe.rules(config, stage)
-    recipe.calibration(config.fake_quantize)
+    activations.rules(config, stage)
+    activations.calibration(config.fake_quantize)
 
 
 def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
@@ -145,7 +146,7 @@ def stages(config: Any, data: dataset.Dataset) -> list[Stage]:
         else:
             module, plan = before.module, before.cut
             shapes[name] = shapes[stage.start]
-        rules = recipe.rules(config, stage)
+        rules = activations.rules(config, stage)
         apply = models.make_apply(module)
         start = preparing.Prepared(*shapes[name], plan)
         start = preparing.outline(config, stage, apply, start, data.example)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import recipe
+from experiments import chains, recipe
 from lib import errors, models, tree
 from lib.data import dataset, examples, pipeline, splits
 from lib.train import forms, loop, population, step
@@ -33,7 +33,7 @@ def check(who: str, name: str, stage: Any) -> None:
 def check_values(config: Any, name: str, settings: dict[str, Any]) -> None:
     """Raises a `UserError` for a number out of its range: traced, it has none."""
     now = changed(config, settings)
-    recipe.build_chain(now, now[name])
+    chains.build(now, now[name])
     recipe.build_model(now[name].model, 2)  # whatever the number of classes
     recipe.build_optimizer(now[name])
 

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments import (
+    activations,
     caching,
+    chains,
     check,
     choices,
     packing,
@@ -40,7 +42,7 @@ class Start(NamedTuple):
     """
 
     recipe: step.Recipe
-    chain: recipe.Chain
+    chain: chains.Chain
     state: step.State
     taught: Any
     prepared: preparing.Prepared
@@ -124,7 +126,7 @@ def _start(
     def rounded(now: preparing.Prepared):
         """Returns the weights as the chain rounds them before it trains."""
         given = scoring.measure(config, settings, plainly(now))
-        transform = recipe.build_chain(config, settings, given).transform
+        transform = chains.build(config, settings, given).transform
         return transform.decode(*transform.encode(now.params))
 
     now = _weights(config, data, stage, at)
@@ -135,7 +137,7 @@ def _start(
     network = network_for(bound, now.plan)
     ranges = {}
     if stage.rules:
-        ranges = recipe.calibrate(
+        ranges = activations.calibrate(
             config, network, params, variables, data, settings.batch_size
         )
     given = scoring.measure(config, settings, scene(now, ranges))

@@ -50,6 +50,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         if other not in times:
             _, again, times[other] = job.timed(other)
             same(begun, again, form, other)
+    again = job.again([*times], config.sweep.repeats)
     result = {
         "experiment": config.experiment,
         "config": config.to_dict(),
@@ -57,6 +58,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
         "form": form,
         "pilot_seconds": pilot,
         "seconds": times,
+        "compiled_seconds": again,
         "runs": [
             {**settings, "seed": seed, **one}
             for (settings, seed), one in zip(grid, found, strict=True)
@@ -94,6 +96,11 @@ def check(config: Any) -> None:
             raise errors.UserError(
                 f"sweep: unknown field {field!r}; {errors.hint(field, names)}"
             )
+    if sweep.repeats < 0 or (sweep.repeats and "compiled" in sweep.compare):
+        raise errors.UserError(
+            "sweep.repeats is at least 0, and 0 with form 'compiled', got "
+            f"{sweep.repeats}"
+        )
     if not sweep.seeds:
         raise errors.UserError("sweep.seeds is empty; name at least one seed")
     stage = config[config.sweep.stage]
@@ -138,6 +145,19 @@ class Job:
         seconds = time.perf_counter() - began
         found = [programs.told(one, self.held_out) for one in trained]
         return found, np.stack([one.losses[:BEGIN] for one in trained]), seconds
+
+    def again(self, names: Sequence[str], repeats: int) -> dict[str, list[float]]:
+        """Returns the seconds of each form once it is compiled; forms take turns.
+
+        Args:
+          names: of the forms, without "compiled", which is never compiled for good.
+          repeats: how often each is timed; 0 for {}.
+        """
+        found: dict[str, list[float]] = {}
+        for _ in range(repeats):
+            for name in names:
+                found.setdefault(name, []).append(self.timed(name)[2])
+        return found
 
     def pilot(self) -> dict[str, float]:
         """Returns what `pilot` finds of these runs."""

@@ -1,8 +1,8 @@
 """Strict settings for every test: 8 simulated devices, no implicit rank promotion."""
 
-import itertools
 import os
 import pathlib
+import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -21,8 +21,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("pare")
 
 
-LOOK = 16  # tests between two looks: counting the maps takes milliseconds
-_tests = itertools.count()
+LOOK = 2.0  # seconds between two looks: counting the maps takes milliseconds
+_looked = [time.monotonic()]
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,10 @@ def _forget_programs():
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if next(_tests) % LOOK or not maps.exists():
+    if time.monotonic() - _looked[0] < LOOK or not maps.exists():
         return
-    if maps.read_bytes().count(b"\n") > 25_000:
+    _looked[0] = time.monotonic()
+    if maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
 
 

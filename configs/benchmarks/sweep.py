@@ -6,10 +6,12 @@ Compared with 24 programs that are compiled one by one; BENCHMARKS.md has the fi
 
     python run.py --config=configs/benchmarks/sweep.py --workdir=/tmp/sweep
     python run.py --config=configs/benchmarks/sweep.py:small --workdir=/tmp/small
+    python run.py --config=configs/benchmarks/sweep.py:population --workdir=/tmp/many
     python run.py --config=configs/benchmarks/sweep.py:smoke --workdir=/tmp/smoke
 
 `small` trains 128 nets of 64-64-32-10 on the digits, where running side by side pays
-on a CPU; `smoke` runs in seconds on the digits.
+on a CPU; `population` trains 128 that are dense, of other learning rates, penalties and
+seeds, in every form of one program; `smoke` runs in seconds on the digits.
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +27,20 @@ def small(config):
     config.sweep.grid = ((0.5, 0.8, 0.9, 0.95), (2, 3, 4, 8))
     config.sweep.seeds = tuple(range(8))
     config.sweep.compare = ("sequential", "vmapped")
+    return config
+
+
+def population(config):
+    """128 dense nets that differ in learning rate, penalty and seed, on two devices."""
+    config = small(config)
+    config.xla_flags = "--xla_force_host_platform_device_count=2"  # one for each core
+    config.swept.transforms = ()
+    config.swept.objective = ("cross_entropy", "l2")
+    config.sweep.fields = ("swept.learning_rate", "l2.weight")
+    config.sweep.grid = ((1e-3, 3e-3, 1e-2, 3e-2), (1e-6, 1e-5, 1e-4, 1e-3))
+    config.sweep.form = "sequential"
+    config.sweep.compare = ("sequential", "vmapped", "sharded")
+    config.sweep.repeats = 7
     return config
 
 
@@ -56,9 +72,10 @@ def get_config(arg=""):
                 fields=("prune.sparsity", "quantize.bits"),
                 grid=((0.5, 0.8, 0.9, 0.95), (2, 4, 8)),
                 seeds=(0, 1),
-                form="auto",  # or "sequential", "vmapped"; auto asks a pilot
+                form="auto",  # or "sequential", "vmapped", "sharded"; auto asks a pilot
                 compare=("sequential", "vmapped", "compiled"),  # timed as well
+                repeats=0,  # further times of each, once it is compiled
             )
         )
     config.lock()
-    return common.variant(arg, config, small=small, smoke=smoke)
+    return common.variant(arg, config, population=population, small=small, smoke=smoke)

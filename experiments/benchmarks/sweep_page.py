@@ -9,6 +9,7 @@ COMMAND = "python run.py --config=configs/benchmarks/sweep.py[:small] --workdir=
 NAMES = {
     "sequential": "one program, one run after another",
     "vmapped": "one program, all runs side by side (vmap)",
+    "sharded": "one program, the runs dealt out to all devices",
     "compiled": "a program compiled for each run",
 }
 
@@ -31,12 +32,20 @@ def table(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def times(result: Mapping[str, Any]) -> list[list[str]]:
-    """Returns a row a form of running: seconds, and the ratio to the slowest."""
-    seconds = result["seconds"]
+    """Returns a row a form of running: seconds, and the ratio to the slowest.
+
+    Where forms were run again, when they were compiled, the median and the range, too.
+    """
+    seconds, again = result["seconds"], result["compiled_seconds"]
     rows = [["form", "seconds, compiling included", "of the slowest"]]
+    if again:
+        rows[0].append("compiled: median (lowest to highest)")
     for form, value in seconds.items():
         share = value / max(seconds.values())
         rows.append([NAMES[form], f"{value:.1f}", f"{share:.2f}"])
+        if form in again:
+            took = [f"{f(again[form]):.2f}" for f in (np.median, np.min, np.max)]
+            rows[-1].append(f"{took[0]} ({took[1]} to {took[2]})")
     return rows
 
 

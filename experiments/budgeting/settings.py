@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from experiments import check, recipe, sensitivity, shrinking
+from experiments import chains, check, sensitivity, shrinking
 from experiments.budgeting import options, stages
 from lib import errors, shrink, transforms, tree
 from lib.data import dataset
@@ -108,5 +108,5 @@ def fits(config: Any, data: dataset.Dataset) -> None:
             kinds.setdefault(tuple(plain), {})[path] = plain
     for taken in kinds.values():
         now = stages.chosen(config, 0, settings.stage, taken)
-        chain = recipe.build_chain(now, now[settings.stage])
+        chain = chains.build(now, now[settings.stage])
         transforms.plan(chain.transform, tree.unflatten(shapes))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configs import common
-from experiments import recipe, scoring
+from experiments import activations, scoring
 from lib import files, objectives, program
 from lib import transforms as T
 from lib.data import augment, dataset
@@ -107,10 +107,10 @@ def test_the_settings_of_a_mixing_are_its_arguments(name):
 @pytest.mark.parametrize("name", program.CALIBRATIONS)
 def test_the_settings_of_a_calibration_are_its_arguments(name):
     settings = common.base().fake_quantize
-    assert set(recipe.CALIBRATED_BY[name]) == options(program.CALIBRATIONS[name])
-    assert set(recipe.CALIBRATED_BY[name]) <= set(settings)
+    assert set(activations.CALIBRATED_BY[name]) == options(program.CALIBRATIONS[name])
+    assert set(activations.CALIBRATED_BY[name]) <= set(settings)
     settings.calibration = name
-    assert isinstance(recipe.calibration(settings), program.Calibration)
+    assert isinstance(activations.calibration(settings), program.Calibration)
 
 
 def test_the_settings_of_a_table_are_the_arguments_of_its_fit():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import packing, recipe
+from experiments import activations, chains, packing
 from lib import errors, models, program
 from lib import transforms as T
 from lib.train import step
@@ -19,28 +19,28 @@ LSQ = "configs/techniques/lsq.py"
 def test_plain_settings_make_the_plain_rule():
     made = config(program=("fake_quantize",))
     plain = {"bits": 8, "symmetric": False}
-    assert recipe.rules(made, made.only) == ((".", plain),)
-    assert recipe.rounding(made, made.only) == step.Rounding()
-    assert recipe.freeze_norm(made.only) is None
+    assert activations.rules(made, made.only) == ((".", plain),)
+    assert activations.rounding(made, made.only) == step.Rounding()
+    assert activations.freeze_norm(made.only) is None
 
 
 def test_the_first_and_last_layer_have_bits_of_their_own():
     made = load(LSQ, "bits3")
-    (ends, eight), (rest, three) = recipe.rules(made, made.compressed)
+    (ends, eight), (rest, three) = activations.rules(made, made.compressed)
     assert (eight["bits"], three["bits"], rest) == (8, 3, ".")
     assert three["learn"] == "lsq" and "range" not in three
     names = ["CNN/conv_0_0", "CNN/conv_0_1", "CNN/conv_1_0", "CNN/logits"]
     bits = [program.settings_of(name, ((ends, eight), (rest, three))) for name in names]
     assert [kept["bits"] for kept in bits] == [8, 3, 3, 8]
     kernels = {n.split("/")[1]: {"kernel": jnp.ones((2, 2))} for n in names}
-    plan = T.plan(recipe.build_chain(made, made.compressed).transform, kernels)
+    plan = T.plan(chains.build(made, made.compressed).transform, kernels)
     assert [f"bits={n}" in row.taken_by for row, n in zip(plan, "8338", strict=True)]
     assert all("bits=" in row.taken_by for row in plan)
 
 
 def test_what_was_learned_is_settled_in_the_artifact():
     made = load(LSQ)
-    rules = recipe.rules(made, made.compressed)
+    rules = activations.rules(made, made.compressed)
     about = {"rules": [[pattern, dict(kept)] for pattern, kept in rules]}
     found = packing.network(about, jobs.mlp()).rules
     assert [kept["bits"] for _, kept in found] == [8, 4]
@@ -51,8 +51,8 @@ def test_shares_of_the_stage_are_steps():
     made = load(LSQ, "delayed")
     made.compressed.steps = 200
     wanted = step.Rounding(begin=60, track=0.99)
-    assert recipe.rounding(made, made.compressed) == wanted
-    assert recipe.freeze_norm(made.compressed) == 140
+    assert activations.rounding(made, made.compressed) == wanted
+    assert activations.freeze_norm(made.compressed) == 140
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_bad_settings_are_told(change, message):
     made = config(program=("fake_quantize",))
     made.fake_quantize.update(change)
     with pytest.raises(errors.UserError, match=message):
-        recipe.rounding(made, made.only)
+        activations.rounding(made, made.only)
 
 
 def test_more_bad_settings_are_told():
     made = config(program=("fake_quantize",), freeze_norm=-0.5)
     with pytest.raises(errors.UserError, match="freeze_norm is a share of the stage's"):
-        recipe.freeze_norm(made.only)
+        activations.freeze_norm(made.only)
     made.fake_quantize.rules = ((".", 8, 4),)
     with pytest.raises(errors.UserError, match="rules is pairs \\(pattern, bits\\)"):
-        recipe.rules(made, made.only)
+        activations.rules(made, made.only)
 
 
 @pytest.mark.slow
@@ -90,28 +90,30 @@ def test_each_rule_is_calibrated_for_its_bits():
     made.fake_quantize.rules = (("dense_0", 2), (".", 8))
     module = jobs.mlp()
     params, variables = models.init(module, jax.random.key(0), jobs.SHAPE)
-    network = step.Network(models.make_apply(module), recipe.rules(made, made.only))
+    network = step.Network(
+        models.make_apply(module), activations.rules(made, made.only)
+    )
 
     def found(network=network):
-        return recipe.calibrate(made, network, params, variables, DATA, 16)
+        return activations.calibrate(made, network, params, variables, DATA, 16)
 
     both = found()
     made.fake_quantize.rules = ()
     for site, bits in (("MLP/dense_0", 2), ("MLP/logits", 8)):
         made.fake_quantize.bits = bits
-        alone = found(network._replace(rules=recipe.rules(made, made.only)))
+        alone = found(network._replace(rules=activations.rules(made, made.only)))
         np.testing.assert_array_equal(both[site]["lhs"], alone[site]["lhs"])
     narrow, wide = both["MLP/dense_0"]["lhs"], alone["MLP/dense_0"]["lhs"]
     assert float(narrow[1]) < float(wide[1])
     # What is dynamic needs no data.
     made.fake_quantize.range = "token"
-    assert found(network._replace(rules=recipe.rules(made, made.only))) == {}
+    assert found(network._replace(rules=activations.rules(made, made.only))) == {}
 
 
 def test_progressive_bits_are_whole_and_fall():
     made = load(LSQ, "progressive")
     made.compressed.steps = 40
-    chain = recipe.build_chain(made, made.compressed)
+    chain = chains.build(made, made.compressed)
     weights = {"kernel": jnp.linspace(-1, 1, 1000)[:, None]}
     code, state = chain.transform.encode(weights)
     decode, update = jax.jit(chain.transform.decode), jax.jit(chain.transform.update)

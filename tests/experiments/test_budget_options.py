@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import budget as config_file
-from experiments import allocation, recipe
+from experiments import allocation, chains, recipe
 from experiments.allocation import Choice, Option
 from experiments.budgeting import options, stages
 from lib import models, tree
@@ -81,7 +81,7 @@ CHOSEN = [
 def chain_of(taken):
     now = stages.chosen(config_of(), 0, "small_0", taken)
     now.prune.schedule = ""  # all at once, so that nothing has to be trained
-    return now, recipe.build_chain(now, now.small_0).transform
+    return now, chains.build(now, now.small_0).transform
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import check, recipe
+from experiments import activations, chains, check, recipe
 from lib import errors, models, tree
 from lib import transforms as T
 from lib.data import dataset, normalise, splits
@@ -48,7 +48,7 @@ def test_settled_is_when_the_schedule_is_done(steps, end, every, settled):
     """Found by following the masks of a run of updates."""
     made = config(steps=steps, transforms=("prune",))
     made.prune.update(dict(end=end, every=every, schedule="linear"))
-    chain = recipe.build_chain(made, made.only)
+    chain = chains.build(made, made.only)
     assert chain.settled == settled
     weights = {"kernel": jax.random.normal(jax.random.key(0), (100, 100))}
     code, state = chain.transform.encode(weights)
@@ -70,14 +70,14 @@ def test_a_schedule_that_cannot_be_done_in_time(steps, end, every):
     made = config(steps=steps, transforms=("prune",))
     made.prune.update(dict(end=end, every=every))
     with pytest.raises(errors.UserError, match="do not complete sparsity=0.9"):
-        recipe.build_chain(made, made.only)
+        chains.build(made, made.only)
 
 
 @pytest.mark.slow
 def test_without_a_schedule_it_prunes_at_once():
     made = config(transforms=("prune", "quantize"))
     made.prune.schedule = ""
-    chain = recipe.build_chain(made, made.only)
+    chain = chains.build(made, made.only)
     assert chain.settled == 0
     params = {"kernel": jax.random.normal(jax.random.key(0), (10, 10))}
     decoded = chain.transform.decode(*chain.transform.encode(params))["kernel"]
@@ -86,7 +86,7 @@ def test_without_a_schedule_it_prunes_at_once():
 
 
 def test_no_technique_is_the_identity():
-    chain = recipe.build_chain(config(), config().only)
+    chain = chains.build(config(), config().only)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
     jobs.same(chain.transform.decode(*chain.transform.encode(params)), params)
 
@@ -94,10 +94,10 @@ def test_no_technique_is_the_identity():
 def test_rules_hold_the_settings_of_the_activations():
     made = config(program=("fake_quantize",))
     made.fake_quantize.update(dict(bits=6, symmetric=True, pattern="logits"))
-    assert recipe.rules(made, made.only) == (
+    assert activations.rules(made, made.only) == (
         ("logits", {"bits": 6, "symmetric": True}),
     )
-    assert recipe.rules(config(), config().only) == ()
+    assert activations.rules(config(), config().only) == ()
 
 
 def test_calibrate_finds_the_extremes_of_the_first_batches():
@@ -106,8 +106,8 @@ def test_calibrate_finds_the_extremes_of_the_first_batches():
     module = jobs.mlp()
     params, variables = models.init(module, jax.random.key(0), jobs.SHAPE)
     apply = models.make_apply(module)
-    network = step.Network(apply, recipe.rules(made, made.only))
-    ranges = recipe.calibrate(made, network, params, variables, DATA, 8)
+    network = step.Network(apply, activations.rules(made, made.only))
+    ranges = activations.calibrate(made, network, params, variables, DATA, 8)
     order = np.random.default_rng([0, 0]).permutation(jobs.EXAMPLES)[:24]
     images = (DATA.train.source.fields["input"][order].astype(np.float32) - 80) / 50
     (first, bounds), *_ = ranges.items()
@@ -116,8 +116,8 @@ def test_calibrate_finds_the_extremes_of_the_first_batches():
     np.testing.assert_allclose(bounds["lhs"][1], images.max(), rtol=1e-6)
 
     made.fake_quantize.pattern = "logits"
-    network = step.Network(apply, recipe.rules(made, made.only))
-    some = recipe.calibrate(made, network, params, variables, DATA, 8)
+    network = step.Network(apply, activations.rules(made, made.only))
+    some = activations.calibrate(made, network, params, variables, DATA, 8)
     assert len(some) == 1 and "logits" in next(iter(some))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import check, recipe, scoring, stage, workdir
+from experiments import chains, check, scoring, stage, workdir
 from lib import errors, models, objectives, program, tree
 from lib.data import dataset, splits
 from lib.report import metrics
@@ -123,7 +123,7 @@ def test_synflow_is_of_the_sparsity_asked_for():
     made = config(score="synflow", sparsity=0.9)
     net, start = network()
     given = measure(made, DATA, net, start)
-    chain = recipe.build_chain(made, made.only, given)
+    chain = chains.build(made, made.only, given)
     decoded = tree.flatten(chain.transform.decode(*chain.transform.encode(start[0])))
     left = {p: int((w != 0).sum()) for p, w in decoded.items() if "kernel" in p}
     total = sum(decoded[p].size for p in left)
@@ -194,7 +194,7 @@ def test_a_convolution_in_groups_is_measured_and_rounded():
     given = measure(made, DATA, net, start)
     grams = given["gptq"]["grams"]
     assert grams["depthwise/kernel"].shape == (4, 9, 9)
-    transform = recipe.build_chain(made, made.only, given).transform
+    transform = chains.build(made, made.only, given).transform
     rounded = transform.decode(*transform.encode(start[0]))
     x = images(16)[0]
     change = [net(p, *start[1:], x)[0][0] for p in (start[0], rounded)]
@@ -223,7 +223,7 @@ def test_mistakes():
     )
     made = config(score="snip")
     with pytest.raises(errors.UserError, match="nothing measures it here"):
-        recipe.build_chain(made, made.only)
+        chains.build(made, made.only)
     made.prune.batches = 0
     with pytest.raises(errors.UserError, match="prune.batches is at least 1, got 0"):
         check.settings(made)

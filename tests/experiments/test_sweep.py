@@ -8,6 +8,7 @@ import pytest
 
 from configs.benchmarks import sweep as config_file
 from experiments import programs, recipe, sweep
+from experiments.benchmarks import sweep_page
 from lib import errors, models
 from lib.train import step
 
@@ -25,6 +26,7 @@ def small(**changes):
 def test_every_form_finds_the_same_and_compiles_once(tmp_path, capsys):
     forms = ("sequential", "vmapped", "compiled")
     result = sweep.run(small(form="sequential", compare=forms), tmp_path)
+    assert result["compiled_seconds"] == {}
     assert json.loads((tmp_path / "sweep.json").read_text()) == result
     assert set(result["seconds"]) == set(forms) and len(result["runs"]) == 4
     for one in result["runs"]:
@@ -38,6 +40,16 @@ def test_every_form_finds_the_same_and_compiles_once(tmp_path, capsys):
     assert "| 0.9 | 8 |" in page and "one program, all runs side by side" in page
     assert sweep.run(small(form="sequential", compare=forms), tmp_path) == result
     assert "is finished" in capsys.readouterr().out
+
+
+def test_the_page_has_the_times_of_what_is_compiled():
+    seconds = {"sequential": 9.0, "sharded": 3.0}
+    again = {"sequential": [4.0, 5.0, 8.0], "sharded": [1.0, 2.0, 2.5]}
+    rows = sweep_page.times({"seconds": seconds, "compiled_seconds": again})
+    assert [row[-1] for row in rows[1:]] == [
+        "5.00 (4.00 to 8.00)",
+        "2.00 (1.00 to 2.50)",
+    ]
 
 
 @pytest.mark.slow
@@ -103,6 +115,7 @@ def test_data_on_disk_are_refused(tmp_path):
         ({"grid": ((0.5, 1.5), (2,))}, "from 0 to 1, got 1.5"),
         ({"grid": ((0.5,), (9,))}, "from 2 to 8, got 9"),
         ({"seeds": ()}, "sweep.seeds is empty"),
+        ({"repeats": 1, "compare": ("compiled",)}, "0 with form 'compiled', got 1"),
     ],
 )
 def test_a_bad_grid_is_one_line(changes, message, tmp_path):
