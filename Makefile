@@ -11,10 +11,8 @@ quickstart: $(VENV)/run
 test: $(VENV)/reference
 	$(VENV)/bin/python -m pytest
 
-# The inner loop: under 3 minutes on 2 cores. Most of a test is compiling, so XLA
-# optimises little here; `make test` runs what users run.
+# The inner loop: under 3 minutes on 2 cores.
 test-fast: $(VENV)/dev
-	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
 	$(VENV)/bin/python -m pytest -m "not slow"
 
 lint: $(VENV)/dev

@@ -1,13 +1,30 @@
 """Strict settings for every test: 8 simulated devices, no implicit rank promotion."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a test is compiling, so XLA optimises little here; processes that tests start
+# have its own defaults, as users have.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    + " --xla_backend_optimization_level=0"
+    + " --xla_llvm_disable_expensive_passes=true"
 )
+# All workers, and the processes that they start again and again, find what was compiled
+# before. The first process makes the folder; the others have it from there.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="pare-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(
+        shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
+    )
 
 import hypothesis  # noqa: E402  XLA reads its flags when JAX is first imported
 import jax  # noqa: E402
@@ -38,14 +55,3 @@ def _forget_programs():
     _looked[0] = time.monotonic()
     if maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory):
-    """Processes that tests start again and again find what they compiled before."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of all workers
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -17,7 +17,12 @@ CONFIGS = sorted(
 
 # Techniques, papers and recipes of images are trained in two processes; three of them,
 # and all else, as users run them.
-RECIPES = ["configs/cats_vs_dogs.py", "configs/image_classification.py"]
+RECIPES = [
+    "configs/cats_vs_dogs.py",
+    "configs/digits_cnn.py",
+    "configs/image_classification.py",
+    "configs/mnist.py",
+]
 ALIKE = [c for c in CONFIGS if c.startswith(("configs/techniques/", "configs/papers/"))]
 ALIKE += RECIPES
 WHOLE = [

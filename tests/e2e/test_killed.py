@@ -79,8 +79,6 @@ def test_asked_to_stop_again_and_again(undisturbed, tmp_path):
     workdir = tmp_path / "run"
     for name in (
         "as the first stage compiles",
-        "in the first stage",
-        "as the second stage compiles",
         "in the second stage",
         "as the files are measured",
     ):

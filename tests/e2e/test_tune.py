@@ -2,11 +2,13 @@
 
 import getpass
 import os
+import pathlib
 import re
 import runpy
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -47,7 +49,7 @@ def get_config(arg=""):
 
 
 @pytest.fixture(params=["journal", "postgresql"])
-def storage(request, tmp_path_factory):
+def storage(request):
     """Yields what `tune.storage` is set to."""
     if request.param == "journal":
         yield ""
@@ -55,13 +57,12 @@ def storage(request, tmp_path_factory):
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
     if not (shutil.which("initdb") and shutil.which("postgres")):
         pytest.skip("there is no PostgreSQL here: no initdb on the path")
-    folder = tmp_path_factory.mktemp("postgresql")
-    # The server refuses to run as root.
+    # Of its own: the server refuses to run as root, so another user has to come there,
+    # and the path of a socket is short.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pare-postgresql-"))
     who = {"user": "nobody"} if os.getuid() == 0 else {}
     name = who.get("user", getpass.getuser())
     if who:
-        for parent in (folder, *folder.parents[:2]):
-            os.chmod(parent, 0o755)
         shutil.chown(folder, "nobody")
     data = folder / "data"
     subprocess.run(
@@ -89,6 +90,7 @@ def storage(request, tmp_path_factory):
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(60)
+        shutil.rmtree(folder)
 
 
 def in_a_trial(workdir):

@@ -177,7 +177,7 @@ def test_laws(data):
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=50)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(st.data())
 def test_laws_at_length(data):
     params = data.draw(trees())
