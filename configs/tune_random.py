@@ -14,7 +14,8 @@ Expect, in 95 s of CPU time (1 seed): 23 trials end early; the best of the other
     python run.py ... --config.tune.pruner=hyperband   # or median, none
 
 `population` draws 128 learning rates, penalties and seeds of a 64-32 MLP, and trains
-them as one program: 2.2 s once compiled, where one after another takes 4.8 s.
+them as one program, half of them on each core: 1.3 s once compiled, where one after
+another takes 3.3 s.
 """
 
 from configs import common
@@ -23,6 +24,7 @@ from configs import common
 def population(config):
     """Trials that differ in values only, side by side in one program."""
     tune = config.tune
+    config.xla_flags = "--xla_force_host_platform_device_count=2"  # one for each core
     tune.search = (
         ("dense.learning_rate", "log_float", 1e-4, 1e-1),
         ("l2.weight", "log_float", 1e-6, 1e-2),
