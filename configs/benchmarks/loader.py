@@ -4,7 +4,7 @@ CIFAR-10 as TFDS prepares it (PNG in ArrayRecord), 256 images a batch, flipped a
 shifted: how much of the rate is left when a batch is read and decoded for each step, as
 in the first epoch, with Grain's threads on the cores that the step uses as well; and
 when it was decoded before and kept, as in all others. BENCHMARKS.md has the figures.
-Leave the machine alone meanwhile. About ten minutes on 2 cores.
+Leave the machine alone meanwhile. About 15 minutes on 2 cores.
 
     python run.py --config=configs/benchmarks/loader.py --workdir=/tmp/loader
     python run.py --config=configs/benchmarks/loader.py:smoke --workdir=/tmp/smoke
