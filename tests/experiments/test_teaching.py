@@ -164,6 +164,7 @@ def test_the_contrastive_term_counts_the_examples_of_the_run(tmp_path):
     np.testing.assert_allclose(curve(tmp_path, "crd"), wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_techniques_measure_with_the_count_of_the_run():
     made = contrasting()
     made.pupil.objective = ("crd",)

@@ -33,6 +33,7 @@ def test_every_model_is_covered():
     assert SMALL.keys() | OF_TEXT == models.MODELS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_eval_has_no_dropout(name, random_weights, random_images):
     plain, dropped = _build(name, 0.0), _build(name, 0.4)

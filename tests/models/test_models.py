@@ -200,6 +200,7 @@ def test_bind_axis_touches_only_models_with_statistics():
     assert models.bind_axis(bound, None) == module
 
 
+@pytest.mark.slow
 def test_kernels_are_named_kernel():
     """The default rule of every technique is a path that ends in `kernel`."""
     for name in models.MODELS.keys() - {"encoder", "decoder"}:  # see test_text

@@ -178,6 +178,7 @@ def test_every_case_is_quantized_near_the_plain_one(case):
     assert any(differ)
 
 
+@pytest.mark.slow
 def test_vmap_over_bits_equals_single_runs():
     params, x = mlp_params(), data(4, 6)
     ranges = calibrate(mlp, params, [(x,)], minmax())

@@ -24,6 +24,7 @@ def test_vmap(name):
     close(found, jax.jit(jax.vmap(one.case.f, in_axes=(None, 0)))(one.masked, xs))
 
 
+@pytest.mark.slow
 def test_gradients_of_each_example():
     one = cut("mlp")
     loss = lambda w, x: one.f(w, x[None]).sum()  # noqa: E731

@@ -170,6 +170,7 @@ def _loss(f):
     return loss
 
 
+@pytest.mark.slow
 def test_first_order_scores_are_derivatives_by_gates(kind):
     f, w, xs, groups = kind
     gates = (

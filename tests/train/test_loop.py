@@ -369,6 +369,7 @@ def ended_by(accuracies, patience, save, eligible=0):
     return max(accuracies), at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience, eligible", [(1, 0), (2, 0), (1, 15)])
 def test_patience_ends_where_validations_were_long_no_better(
     patience, eligible, tmp_path
@@ -393,6 +394,7 @@ def test_patience_ends_where_validations_were_long_no_better(
     assert log == []
 
 
+@pytest.mark.slow
 def test_killed_with_patience_it_ends_at_the_same_step(tmp_path):
     shown = {5: 0.5, 10: 0.7, 15: 0.6, 20: 0.6, 25: 0.9, 30: 0.9}
 

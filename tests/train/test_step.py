@@ -116,6 +116,7 @@ def naive_quantized(w, bits=4):
     return np.round(w / scale) * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("prune",), ("quantize",), ("prune", "quantize")], ids="+".join
 )

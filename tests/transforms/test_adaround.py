@@ -31,6 +31,7 @@ def nearest(w, **options):
     return np.asarray(t.decode(*t.encode(params))["a"]["kernel"])
 
 
+@pytest.mark.slow
 def test_it_is_near_the_best_of_all_roundings():
     """No output is worse than rounded to the nearest, and the most are near the best.
 

@@ -52,6 +52,7 @@ def test_gates_of_test_time_and_extremes():
         assert jnp.isfinite(jax.vmap(jax.grad(lambda x, f=f: f(x[None])[0]))(far)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", ["element", "out", "in"])
 def test_decode_penalty_and_freeze(groups):
     params = toy.weights()

@@ -169,6 +169,7 @@ def check_laws(params, t):
         np.testing.assert_array_equal(grad, np.where(masks.get(path, True), g, 0))
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8)
 @hypothesis.given(st.data())
 def test_laws(data):

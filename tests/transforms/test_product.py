@@ -119,6 +119,7 @@ def test_pruned_stay_pruned(tmp_path):
     check_frozen(t, code, state, tmp_path)
 
 
+@pytest.mark.slow
 def test_compiles_once_and_maps():
     t = T.product(dim=3, bits=3, iterations=30)  # whose cache is its own
     decode = jax.jit(t.decode)

@@ -141,6 +141,7 @@ def test_no_strength_is_the_identity():
     assert float(t.penalty(*t.encode(params))) == 0
 
 
+@pytest.mark.slow
 def test_a_step_of_sr_ste_is_that_of_the_paper():
     # w - rate * (g + decay * (1 - mask) * w), g at the masked weights.
     plain = jobs.make(optimize=optax.sgd(0.1))

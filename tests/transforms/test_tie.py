@@ -305,6 +305,7 @@ def test_mistakes_are_told(make, message):
         T.plan(make(), jax.eval_shape(lambda: layers(0, 1, 2)))
 
 
+@pytest.mark.slow
 def test_trained_layers_stay_one():
     job = jobs.make(
         jobs.mlp(widths=(8, 8, 8)),

@@ -133,6 +133,7 @@ def test_warm_up_moves_the_penalty():
     np.testing.assert_allclose(jax.jit(t.penalty)(code, state), half, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_irrelevant_inputs_die():
     t = T.variational(strength=1e-3, threshold=3.0, log_sigma2=-6.0)
     # Adam's steps have to become small, or they are noise of their own.
