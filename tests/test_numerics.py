@@ -252,6 +252,7 @@ def test_the_learned_gradients_are_the_papers():
     np.testing.assert_allclose(dzero, np.sum(wanted[3] * tangent), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("rank", [0, 2])
 def test_mapped_grids_are_one_grid_each(mapped, rank):

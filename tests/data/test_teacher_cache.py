@@ -105,6 +105,7 @@ def test_another_cache_is_refused_in_one_line(tmp_path):
         teacher_cache.Cache(path, {**LABEL, **later}, unknown=("teachers",))
 
 
+@pytest.mark.slow
 def test_records_of_another_size_are_damage(tmp_path):
     """What says that it keeps 3 logits of an example keeps 3."""
     path = tmp_path / "cache"

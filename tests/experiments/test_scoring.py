@@ -88,6 +88,7 @@ def test_scores_of_the_loss(score):
         np.testing.assert_allclose(found[path], expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_teacher_takes_part_in_the_loss():
     """Who is taught by itself has nothing to learn: no gradient, so no saliency."""
     made = config(score="snip", changes={"objective": ("distill",), "teacher": "only"})
@@ -137,6 +138,7 @@ MEASURED += [("gptq", {"rules": (("^dense_0/kernel", 3), ("kernel", 8))})]
 MEASURED += [("adaround", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique, settings", MEASURED)
 def test_the_outline_has_the_shapes_of_what_is_measured(technique, settings):
     made = config(technique, **settings)

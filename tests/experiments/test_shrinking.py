@@ -168,6 +168,7 @@ def test_a_dropped_branch_is_gone_from_the_file(tmp_path):
     assert shrink.from_plain(about["cut"]).plain() == plan.plain()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", sorted(unit_scores.SCORES))
 def test_every_score_chooses_units(score):
     at = test_preparing.scene()

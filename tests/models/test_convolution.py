@@ -65,6 +65,7 @@ def test_a_branch_goes_for_whole_examples_and_its_mean_stays():
     np.testing.assert_array_equal(branch(x, False, jax.random.key(0)), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "large", "small"),
     [

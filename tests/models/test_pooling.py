@@ -7,6 +7,7 @@ from flax import linen as nn
 from lib.models import pooling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 6, 4, 3), (1, 7, 5, 2), (1, 2, 2, 1)])
 def test_is_flax_s_pooling(shape):
     x = jnp.float32(np.random.default_rng(0).normal(size=shape))

@@ -156,6 +156,7 @@ def test_what_is_shared_and_what_is_not_there():
     assert "logits" not in params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_dropout_draws_in_training_alone(name):
     module, params = {"encoder": ENCODER, "decoder": DECODER}[name](dropout=0.4)

@@ -198,6 +198,7 @@ def test_tensors_of_one_value_have_a_sane_range(value):
         assert 0 <= abs(np.float32(value)) - reached <= float(histogram.width(h)), name
 
 
+@pytest.mark.slow
 def test_an_outlier_is_given_up():
     x = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
     x[0] = 30

@@ -79,6 +79,7 @@ CONVOLUTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding, strides, dilation, pads", CONVOLUTIONS)
 def test_convolution(padding, strides, dilation, pads):
     conv = nn.Conv(

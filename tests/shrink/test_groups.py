@@ -43,6 +43,7 @@ def spelt(rows):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TABLES, *PARTS])
 def test_tables(name):
     wanted = TABLES.get(name) or PARTS.get(name, {})

@@ -228,6 +228,7 @@ def _clipped():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -86,6 +86,7 @@ def test_the_worst_of_all_batches_counts():
     assert shrink.difference(f, plan, W, [(x,), (-x,), (x,)])[0] > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 @pytest.mark.parametrize("where", ["both", "one"])
 def test_what_is_not_finite_is_infinitely_wrong(bad, where):

@@ -103,6 +103,7 @@ def test_steps_per_call_change_nothing(mode):
     jobs.close(other.code, state.code, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.PARALLEL)
 def test_the_state_is_donated_and_the_callers_own_is_not(mode):
     job = jobs.make()

@@ -102,6 +102,7 @@ def test_weight_and_gradient_are_the_papers():
         np.testing.assert_allclose(found["v"], 1.5 * u.T @ g, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("rank", "alpha"), [(1, 0.3), (2, 16.0)])
 def test_frozen_is_decoded(rank, alpha, dtype):

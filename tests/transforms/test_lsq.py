@@ -40,6 +40,7 @@ def oracle(w, step, upstream, q_n, q_p):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "symmetric"),
     [

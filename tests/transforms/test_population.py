@@ -64,6 +64,7 @@ def train(sparsity, bits, l2, *, scheduled, distribution):
     return losses[jnp.array([0, -1])], code, state[0], t.decode(code, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduled", "distribution", "closed_over"),
     [

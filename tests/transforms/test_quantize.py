@@ -258,6 +258,7 @@ def test_float16_is_refused_because_its_scales_underflow():
 # Rounding up by chance.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_stochastic_rounding_has_the_weight_as_its_mean(symmetric):
     draws = 4000

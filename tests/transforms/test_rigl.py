@@ -70,6 +70,7 @@ def test_literal_step():
     np.testing.assert_array_equal(fresh["kernel"], [[0, 0, 0, 0], [0, 0, 1, 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rigl", pytest.param("set", marks=pytest.mark.slow)])
 def test_ten_steps_are_the_naive_ones(kind):
     t = made(kind, every=3, fraction=0.4)
@@ -124,6 +125,7 @@ def test_an_exchange_is_the_naive_one(seed, share, ties):
     assert after.sum() == mask.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "distribution", ["erk", pytest.param("layerwise", marks=pytest.mark.slow)]
 )

@@ -123,6 +123,7 @@ def test_groups_for_every_count_traced_or_not():
         np.testing.assert_array_equal(swept[k], n_of_m(np.asarray(score), 3 - k, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["layerwise", "global", "output"], ids=str)
 def test_blocks_go_by_the_sum_of_their_magnitudes(distribution):
     params, t = draw(), T.prune(shape="4x2", sparsity=0.5, distribution=distribution)

@@ -132,6 +132,7 @@ def test_no_strength_is_the_identity():
     assert not found.any() and not mask.any()
 
 
+@pytest.mark.slow
 def test_zeros_stay_zeros():
     _, w, grams = problem()
     w[:, ::2] = np.where(np.abs(w[:, ::2]) < 1, 0, w[:, ::2])
@@ -143,6 +144,7 @@ def test_zeros_stay_zeros():
     assert np.abs(w[mask]).min() >= np.abs(w[~mask]).max()
 
 
+@pytest.mark.slow
 def test_laws():
     """Jitted, frozen, trained: nothing compiles twice, and masks do not move."""
     _, w, grams = problem()

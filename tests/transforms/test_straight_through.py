@@ -100,6 +100,7 @@ def test_the_gradient_passes_and_what_is_frozen_is_decoded(kind):
     same_bytes(pull(weights(1))[0], weights(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_masks_follow_the_weights(kind):
     t = MADE[kind]()

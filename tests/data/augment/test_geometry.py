@@ -85,6 +85,7 @@ def naive_warp(image, matrix, mode):
     return np.stack([warp(image[..., c]) for c in range(image.shape[-1])], -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_no_strength_is_the_identity_bit_for_bit(name):
     np.testing.assert_array_equal(

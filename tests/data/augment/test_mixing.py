@@ -57,6 +57,7 @@ def pair_of(i):
     return i - 1 if i % 2 else i + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.MIXINGS)
 @pytest.mark.parametrize("nothing", [{"alpha": 0.0}, {"probability": 0.0}])
 def test_no_strength_is_the_identity_bit_for_bit(name, nothing):
@@ -155,6 +156,7 @@ def test_padding_is_not_mixed_in(real, name):
     np.testing.assert_allclose(got["target"].sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.MIXINGS)
 def test_even_parts_are_mixed_as_the_whole(name):
     """As on two devices; a part begins at `first`."""
