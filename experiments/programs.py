@@ -92,7 +92,7 @@ def told(one: population.Trained, held_out: Any) -> dict[str, float]:
     return {
         "accuracy": int(one.correct) / int(held_out["weight"].sum()),
         "nonzero": int(one.nonzero),
-        "loss": float(one.losses[-1]),
+        "loss": float(one.losses[int(one.steps) - 1]),  # 0 behind its last step
     }
 
 

@@ -91,6 +91,8 @@ def test_the_best_is_left_and_patience_ends_a_run(patience, data):
         np.testing.assert_allclose(right, [best for best, _ in want], atol=1)
         for one, (_, steps) in zip(found, want, strict=True):
             assert (one.losses[:steps] > 0).all() and not one.losses[steps:].any()
+            told = programs.told(one, programs.held_out(data))
+            assert told["loss"] == one.losses[steps - 1]
 
 
 def test_what_is_a_number_of_a_program(data):
