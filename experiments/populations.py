@@ -14,7 +14,6 @@ import numpy as np
 from experiments import programs
 from lib import errors, objectives
 from lib.data import dataset, pipeline, subsets
-from lib.report import progress
 from lib.train import forms, population
 
 
@@ -102,10 +101,7 @@ class Population:
         tried = {name: self._forms[name] for name in forms.possible()}
         shared = self._resident, self._shown[:1]
         seconds = forms.pilot(tried, population.beginnings(some), *shared)
-        chosen = min(seconds, key=seconds.get)
-        shown = {k: round(v, 3) for k, v in seconds.items()}
-        progress.say(f"a pilot of {len(some)} runs chose {chosen}: {shown} s")
-        return chosen
+        return programs.fastest(seconds, len(some))
 
     def logits(self, runs: Sequence[Run], together: int, form: str) -> np.ndarray:
         """Trains the runs; returns float32 `[runs, N, classes]`, all of the pool.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from experiments import chains, recipe
 from lib import errors, models, tree
 from lib.data import dataset, examples, pipeline, splits
+from lib.report import progress
 from lib.train import forms, loop, population, step
 
 OUTSIDE = ("steps", "batch_size")  # of a stage, what the feed reads as well
@@ -27,6 +28,10 @@ def check(who: str, name: str, stage: Any) -> None:
             f"{who}: {name} starts afresh, without a teacher and without rounding "
             "activations; clear its start, teacher, program, weights, prepare and "
             "freeze_norm"
+        )
+    if stage.patience and stage.use != "best":
+        raise errors.UserError(
+            f"{who}: {name}.patience needs {name}.use='best', got {stage.use!r}"
         )
 
 
@@ -166,6 +171,14 @@ def traces(config: Any, name: str, data: dataset.Dataset, path: str) -> bool:
         return False
     first = closed.jaxpr.invars[0]  # the one setting
     return any(first is v for eqn in closed.jaxpr.eqns for v in eqn.invars)
+
+
+def fastest(seconds: dict[str, float], count: int) -> str:
+    """Returns the form that a pilot of so many runs found fastest, and says so."""
+    form = min(seconds, key=seconds.get)
+    shown = {k: round(v, 3) for k, v in seconds.items()}
+    progress.say(f"a pilot of {count} runs chose {form}: {shown} s")
+    return form
 
 
 def pilot(

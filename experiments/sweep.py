@@ -42,8 +42,7 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     form = config.sweep.form
     pilot = job.pilot() if form == forms.AUTO else {}
     if pilot:
-        form = min(pilot, key=pilot.get)
-        progress.say(f"a pilot chose {form}: {pilot}")
+        form = programs.fastest(pilot, len(grid))
     found, begun, seconds = job.timed(form)
     times = {form: seconds}
     for other in config.sweep.compare:

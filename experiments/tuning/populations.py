@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from experiments import check, programs
 from experiments.tuning import space, trials
 from lib import errors, files
-from lib.report import progress
 from lib.train import forms
 
 OBJECTIVES = ("validation_accuracy", "nonzero")
@@ -137,9 +136,7 @@ class Populations:
             if form == forms.AUTO:
                 whole = members + members[-1:] * (self._size - len(members))
                 seconds = programs.pilot(made, whole, resident, self._held_out)
-                form = min(seconds, key=seconds.get)
-                shown = {k: round(v, 3) for k, v in seconds.items()}
-                progress.say(f"a pilot of {len(whole)} trials chose {form}: {shown} s")
+                form = programs.fastest(seconds, len(whole))
             self._made[key] = made, form
             self.told.append({"fixed": key, "form": form, "pilot_seconds": seconds})
         return self._made[key]

@@ -133,6 +133,13 @@ def test_forms_that_begin_otherwise_are_an_error():
         sweep.same(losses, other, "vmapped", "compiled")
 
 
+def test_patience_without_a_best_is_refused(tmp_path):
+    config = small()
+    config.swept.patience = 2
+    with pytest.raises(errors.UserError, match="patience needs swept.use='best'"):
+        sweep.run(config, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "change", [{"weights": "x.npz"}, {"prepare": ("equalize",)}, {"freeze_norm": 0.5}]
 )
