@@ -656,8 +656,9 @@ def tune(base, search, **changes):
                 cmaes=dict(n_startup_trials=5),
                 nsga2=dict(population_size=20),
                 median=dict(n_startup_trials=5, n_warmup_steps=0),
-                asha=dict(min_resource=200, reduction_factor=3),
-                hyperband=dict(min_resource=200, reduction_factor=3),
+                # Resources are thousandths of a stage, whatever its steps.
+                asha=dict(min_resource=100, reduction_factor=3),
+                hyperband=dict(min_resource=100, reduction_factor=3),
             ),
         )
     )

@@ -31,7 +31,11 @@ def images(config):
     tune.shared = ("frozen",)
     tune.search = (
         ("tuned.learning_rate", "log_float", 1e-4, 2e-2),
-        ("tuned.batch_size", "choice", (32, 64, 128, 256)),
+        (
+            ("tuned.batch_size", "tuned.steps", "save_every"),
+            "choice",  # of 25,600 images each, validated four times
+            ((32, 800, 200), (64, 400, 100), (128, 200, 50), (256, 100, 25)),
+        ),
     )
     tune.trials = 20
     tune.pruner = "median"

@@ -108,8 +108,7 @@ class Search:
         self.base = base_of(self.tune)
         self.rows = space.rows(self.tune.search, self.base)
         samplers.sampler(self.tune, self.rows, 0)
-        steps = sum(self.base[name].steps for name in self.base.stages)
-        self.pruner = samplers.pruner(self.tune, steps)
+        self.pruner = samplers.pruner(self.tune, len(self.base.stages))
         self.total = self.tune.trials
         if self.tune.sampler == "grid":
             size = len(space.grid(self.rows))

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from experiments.tuning import space, workers
+from experiments.tuning import space, trials, workers
 from lib import errors
 
 
@@ -52,7 +52,7 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "nsga2": optuna.samplers.NSGAIISampler,
 }
 
-# Name -> (the settings of that name) -> a pruner; steps are those of all stages.
+# Name -> (the settings of that name) -> a pruner; "steps" are thousandths of a stage.
 PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "none": optuna.pruners.NopPruner,
     "median": optuna.pruners.MedianPruner,
@@ -73,8 +73,8 @@ def sampler(tune: Any, rows: Sequence[space.Row], number: int):
     return make(seed=seed, **tune[tune.sampler].to_dict())
 
 
-def pruner(tune: Any, steps: int) -> optuna.pruners.BasePruner:
-    """Returns the pruner of `config.tune` for runs of that many steps.
+def pruner(tune: Any, stages: int) -> optuna.pruners.BasePruner:
+    """Returns the pruner of `config.tune` for runs of that many stages.
 
     Raises:
       UserError: there is no such pruner, or it has nothing to judge by.
@@ -89,5 +89,5 @@ def pruner(tune: Any, steps: int) -> optuna.pruners.BasePruner:
         )
     settings = tune[tune.pruner].to_dict()
     if tune.pruner == "hyperband":
-        settings["max_resource"] = steps
+        settings["max_resource"] = trials.THOUSANDTHS * stages
     return make(**settings)

@@ -33,6 +33,7 @@ OBJECTIVES: dict[str, Callable[[dict[str, Any]], float]] = {
     "milliseconds": lambda found: found["latency_ms"]["median"],
 }
 JUDGED = "validation_accuracy"  # what pruners see
+THOUSANDTHS = 1000  # of a stage: their unit of time
 
 
 def without_test(data: dataset.Dataset) -> dataset.Dataset:
@@ -54,7 +55,9 @@ def loaded(config: Any) -> dataset.Dataset:
 class Watched(metrics.MetricsWriter):
     """A writer of metrics whose validations a study sees as they are written.
 
-    Steps are those of all stages before, plus the stage's own.
+    It is told in thousandths of a stage: trials whose numbers of steps differ, as those
+    of other batch sizes, are compared where they have come as far, and a learning rate
+    that decays has decayed as much.
 
     Attributes:
       prune: whether the study has seen enough.
@@ -63,11 +66,9 @@ class Watched(metrics.MetricsWriter):
     def __init__(self, folder: pathlib.Path, trial: optuna.Trial, config: Any):
         """Tells the study what was seen before the run was killed."""
         super().__init__(folder)
-        self._trial, self._seen = trial, set()
-        self._before, self.prune, steps = {}, False, 0
-        for name in config.stages:
-            self._before[name] = steps
-            steps += config[name].steps
+        self._trial, self._seen, self.prune = trial, set(), False
+        self._stages = tuple(config.stages)
+        self._steps = {name: config[name].steps for name in self._stages}
         self._several = len(trial.study.directions) > 1
         for name, records in metrics.read(folder).items():
             for record in records:
@@ -80,8 +81,11 @@ class Watched(metrics.MetricsWriter):
             self.prune = True
 
     def _tell(self, stage: str, step: int, metrics: Any) -> bool:
-        now = self._before[stage] + step
-        if JUDGED not in metrics or self._several or now in self._seen:
+        if JUDGED not in metrics or self._several:
+            return False
+        share = step / max(self._steps[stage], 1)
+        now = THOUSANDTHS * self._stages.index(stage) + round(THOUSANDTHS * share)
+        if now in self._seen:
             return False
         self._seen.add(now)
         self._trial.report(float(metrics[JUDGED]), now)
