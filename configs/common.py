@@ -641,7 +641,7 @@ def tune(base, search, **changes):
                 seed=0,
                 best=3,  # at most so many of the front are measured on the test split
                 shared=(),  # first stages, which are the same in all trials: trained
-                # once, or taken from the folder of a finished run
+                # once, or taken from the folder of a finished run, with its data
                 run="",
                 # Workers: the same command, with the same storage.
                 storage="",  # a file in the workdir; or "postgresql://USER@HOST/NAME",

@@ -20,6 +20,7 @@ from experiments.tuning import (
     findings,
     populations,
     samplers,
+    shared,
     space,
     studies,
     trials,
@@ -58,8 +59,8 @@ def run(config: Any, workdir_path: str) -> dict[str, Any]:
     return _show(at, result)
 
 
-def base_of(tune: Any) -> Any:
-    """Returns the config that is searched, with the values that all trials have.
+def base_of(tune: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the config that is searched, and {path: value} that all trials have.
 
     Raises:
       UserError: there is no such file, variant or field, or it is no run of stages.
@@ -77,35 +78,24 @@ def base_of(tune: Any) -> Any:
             f"tune.base {tune.base!r} is of experiment {config.experiment!r}; "
             "a search is of runs of stages, experiment 'compress'"
         )
-    for field, _ in tune.fixed:
+    fixed = dict(tune.fixed)
+    for field in fixed:
         space.field(config, field)
-    return space.changed(config, dict(tune.fixed))
-
-
-def check_shared(tune: Any, base: Any, rows: Any) -> None:
-    """Raises a `UserError` unless shared stages are the first, and not searched."""
-    shared = tuple(tune.shared)
-    if base.stages[: len(shared)] != shared or len(shared) == len(base.stages):
-        raise errors.UserError(
-            f"tune.shared is the first of the stages {base.stages}, not all of them, "
-            f"got {shared}"
-        )
-    for path in [path for row in rows for path in row.paths]:
-        if shared and path.split(".")[0] in (*shared, "data", "stages", "seed"):
-            raise errors.UserError(
-                f"tune.search: {path} changes a stage that tune.shared has all trials "
-                "share"
-            )
+    if tune.run and not tune.shared:
+        raise errors.UserError("tune.run has the stages of tune.shared, which is empty")
+    if tune.run:
+        fixed = {**shared.settings(tune.run, tune.shared, config), **fixed}
+    return space.changed(config, fixed), fixed
 
 
 class Search:
     """A study as one worker sees it."""
 
     def __init__(self, config: Any, at: pathlib.Path):
-        """Checks the config; opens nothing yet."""
+        """Checks the config and reads the data; opens no study yet."""
         self.config, self.tune, self.at = config, config.tune, at
         trials.check_objectives(self.tune.objectives, studies.DIRECTIONS)
-        self.base = base_of(self.tune)
+        self.base, fixed = base_of(self.tune)
         self.rows = space.rows(self.tune.search, self.base)
         samplers.sampler(self.tune, self.rows, 0)
         self.pruner = samplers.pruner(self.tune, len(self.base.stages))
@@ -118,10 +108,13 @@ class Search:
         self.shared = self.at / "shared"
         if self.tune.run:
             self.shared = pathlib.Path(self.tune.run).expanduser()
-        check_shared(self.tune, self.base, self.rows)
+        searched = [path for row in self.rows for path in row.paths]
+        shared.check(self.tune.shared, self.base, searched)
         if self.tune.population:
             populations.check_config(self.tune, self.base)
-        self.scope = findings.Scope(config, self.base, self.rows, at)
+        self.scope = findings.Scope(config, self.base, fixed, self.rows, at)
+        if not any(path.startswith("data.") for path in searched):
+            trials.loaded(self.base)  # what is not there is told once, not by trials
 
     def work(self) -> None:
         """Tries until all trials of the study are finished, by whomever."""
@@ -130,7 +123,7 @@ class Search:
         if tune.shared and not tune.run:
             first = space.changed(self.base, {"stages": tuple(tune.shared)})
             with studies.alone(self.at, "share"):
-                trials.share(first, self.shared)
+                shared.train(first, self.shared)
         if tune.population:
             self.populations = populations.Populations(
                 self.base, self.rows, tune.population, tune.form
@@ -202,7 +195,7 @@ class Search:
             trial.set_user_attr("folder", str(folder.relative_to(self.at)))
             progress.say(f"trial {trial.number}: {findings.in_words(settings)}")
             try:
-                trials.take(self.shared, self.tune.shared, folder)
+                shared.take(self.shared, self.tune.shared, folder)
                 now = space.changed(self.base, settings)
                 found = trials.run(now, folder, trial, beat)
             except optuna.TrialPruned:

@@ -44,7 +44,7 @@ def claim(workdir: str | pathlib.Path, config: Any) -> pathlib.Path:
 def differences(old: Any, new: Any) -> list[str]:
     """Returns "key: old -> new" for each setting that differs."""
     absent = "(none)"
-    was, now = _flat(old), _flat(new)
+    was, now = flat(old), flat(new)
     return [
         f"{key}: {was.get(key, absent)} -> {now.get(key, absent)}"
         for key in sorted({*was, *now})
@@ -52,14 +52,14 @@ def differences(old: Any, new: Any) -> list[str]:
     ]
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     """Returns {"prune.sparsity": value}; takes whatever a damaged file may hold."""
     if not isinstance(settings, dict):
         return {prefix: settings}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
-    return flat
+        found.update(flat(value, f"{prefix}.{key}" if prefix else key))
+    return found
 
 
 def origin(config: Any, stage: str) -> str:

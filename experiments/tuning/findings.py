@@ -17,13 +17,15 @@ class Scope(NamedTuple):
 
     Attributes:
       config: of the search.
-      base: the config that is searched.
+      base: the config that is searched, with what all trials have.
+      fixed: {path: value} of that.
       rows: what is searched of it.
       at: the folder of the search.
     """
 
     config: Any
     base: Any
+    fixed: dict[str, Any]
     rows: Any
     at: pathlib.Path
 
@@ -109,7 +111,7 @@ def _best(scope: Scope, trial: Any) -> dict[str, Any]:
     path = best.write(
         scope.at / "best" / f"{folder.name}.py",
         tune.base,
-        {**dict(tune.fixed), **settings},
+        {**scope.fixed, **settings},
         f"Trial {trial.number} of a search over {tune.base}: {told}.",
     )
     result = compress.run(space.changed(scope.base, settings), str(folder))

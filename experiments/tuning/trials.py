@@ -7,7 +7,6 @@ was killed goes on from its checkpoint. Its data have no test split at all.
 import functools
 import json
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -178,26 +177,3 @@ def check_objectives(objectives: Any, directions: Any) -> None:
                 f"{row!r}"
             )
         errors.lookup(OBJECTIVES, row[0], "objective of tune")
-
-
-def share(config: Any, folder: pathlib.Path) -> None:
-    """Trains the stages that all trials have in common, in a folder of their own."""
-    with interrupt.asked_to_stop() as stop:
-        train(config, folder, metrics.MetricsWriter, stop)
-
-
-def take(run: pathlib.Path, stages: Any, folder: pathlib.Path) -> None:
-    """Copies the finished stages of a run into a trial's folder.
-
-    Raises:
-      UserError: a stage is not finished there.
-    """
-    for name in stages:
-        for path in (workdir.artifact_path, workdir.record_path):
-            old, new = path(run, name), path(folder, name)
-            if not old.exists():
-                raise errors.UserError(f"tune.run: stage {name!r} has no file {old}")
-            if not new.exists():
-                new.parent.mkdir(parents=True, exist_ok=True)
-                with files.whole(new) as temporary:
-                    shutil.copyfile(old, temporary)

@@ -30,7 +30,7 @@ def small(search=SEARCH, fixed=FIXED, **changes):
 
 def made(search, form="vmapped"):
     config = small(search)
-    base = tune.base_of(config.tune)
+    base, _ = tune.base_of(config.tune)
     rows = space.rows(config.tune.search, base)
     return base, populations.Populations(base, rows, 3, form)
 
