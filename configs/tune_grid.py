@@ -24,20 +24,35 @@ from configs import common
 TEXT = "configs/text_classification.py"
 
 
+def blocks(*kept):
+    """Returns which blocks of the teacher a student has, how many, and their pairs.
+
+    The last one learns from the teacher's relations; all others from its states.
+    """
+    pairs = enumerate(kept[:-1])
+    return kept, len(kept), tuple((f"block_{i}", f"block_{of}") for i, of in pairs)
+
+
 def heads(config):
     """Blocks and heads of the text student, with the teacher of a finished run."""
     tune = config.tune
     tune.base = TEXT
-    tune.fixed = (("stages", ("teacher", "student")),)
+    tune.fixed = (
+        ("stages", ("teacher", "student")),
+        ("student.steps", 400),
+        ("save_every", 200),
+    )
     tune.shared = ("teacher",)
     tune.search = (
         (
-            ("student.layers", "student.model.layers"),
+            ("student.layers", "student.model.layers", "hidden.pairs"),
             "choice",
-            (((1, 5), 2), ((1, 3, 5), 3), ((0, 1, 3, 5), 4)),
+            tuple(blocks(*kept) for kept in ((1, 5), (1, 3, 5), (0, 1, 3, 5))),
         ),
         ("shrink.fraction", "choice", (0.25, 0.5, 0.75)),
     )
+    tune.objectives = (("validation_accuracy", "maximize"), ("macs", "minimize"))
+    tune.best = 5
     return config
 
 
