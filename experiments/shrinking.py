@@ -11,7 +11,6 @@ from experiments import scoring, unit_scores
 from lib import errors, shrink, tree
 from lib.deploy import measure
 from lib.program import Change
-from lib.shrink.scores import normalised
 
 NONE = shrink.Plan()
 PROOFS = 2  # batches of random images that a cut is proved on
@@ -81,9 +80,10 @@ def check(settings: Any) -> None:
                 f"shrink.rules is pairs (pattern, fraction), got {rule!r}"
             )
         tree.compile_pattern(rule[0])
+    scope = errors.lookup(unit_scores.SCOPES, settings.scope, "scope of shrink")
     limits = shrink.Limits(settings.multiple, settings.floor)
     for _, fraction in rules(settings):
-        shrink.check(fraction, settings.scope, limits)
+        shrink.check(fraction, scope, limits)
     if settings.budget and not 0 < settings.target <= 1:
         raise errors.UserError(
             f"shrink.target is a share of the {settings.budget} before, above 0 and "
@@ -116,8 +116,7 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
 
     def choose() -> dict[str, list[int]]:
         scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
-        if settings.scope == "global":
-            scores = normalised(scores)
+        scores = unit_scores.of_all(scene, groups, scores, weights, settings)
         removed = _chosen(f, groups, scores, weights, settings, images[0])
         return {name: units.tolist() for name, units in removed.items()}
 
@@ -157,14 +156,13 @@ def _count(group: shrink.Group, removed: shrink.Removed) -> str:
 def _chosen(f, groups, scores, weights, settings, example) -> shrink.Removed:
     """Returns the units to remove, by their share or down to a budget."""
     limits = shrink.Limits(settings.multiple, settings.floor)
+    scope = unit_scores.SCOPES[settings.scope]
 
     def choose(fraction: float) -> shrink.Removed:
         pairs = (
             rules(settings) if not settings.budget else ((settings.pattern, fraction),)
         )
-        return shrink.by_fraction(
-            groups, scores, pairs, scope=settings.scope, limits=limits
-        )
+        return shrink.by_fraction(groups, scores, pairs, scope=scope, limits=limits)
 
     if not settings.budget:
         return choose(settings.fraction)

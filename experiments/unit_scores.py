@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
-from lib.shrink import scores
+import jax
+import numpy as np
+
+from lib import shrink
+from lib.shrink import curves, scores
 
 
 def _by_norm(order: int, pattern: str = ".", roles: tuple = ("out",)) -> Callable:
@@ -29,6 +33,39 @@ def _by_activation(which: int) -> Callable:
         return scores.activations(f, groups, weights, found)[which]
 
     return score
+
+
+# `shrink.scope` -> that of `shrink.by_fraction`, given scores as `of_all` returns them.
+SCOPES = {"group": "group", "global": "global", "curves": "global"}
+
+
+def of_all(scene, groups, found, weights, settings) -> scores.Scores:
+    """Returns scores that compare units of different groups, as `scope` says.
+
+    Args:
+      scene: of the preparation.
+      groups: of the program.
+      found: scores that compare units of one group.
+      weights: {"params", "variables"}.
+      settings: of `shrink`.
+    """
+    if settings.scope == "group":
+        return found
+    if settings.scope == "global":
+        return scores.normalised(found)
+    seen, loss = list(scene.batches(settings.batches)), jax.jit(scene.loss)
+
+    def lost(name: str, count: int) -> float:
+        gone = np.argsort(found[name], kind="stable")[:count]
+        plan = shrink.make(groups, {name: gone} if count else {})
+        params = shrink.mask(plan, weights)["params"]
+        return float(np.mean([loss(params, batch) for batch in seen]))
+
+    losses = {
+        group.name: [lost(group.name, n) for n in curves.counts(group.size)]
+        for group in groups.groups
+    }
+    return curves.by_curve(groups, found, losses)
 
 
 # name -> (scene, its logits, groups, weights, settings) -> scores; the least go.

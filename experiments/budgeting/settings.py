@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from experiments import chains, check, sensitivity, shrinking
+from experiments import chains, check, sensitivity, shrinking, unit_scores
 from experiments.budgeting import options, stages
 from lib import errors, shrink, transforms, tree
 from lib.data import dataset
@@ -81,9 +81,10 @@ def _channels(config: Any) -> None:
             "budget: budget.channels says which share is removed; clear shrink.rules "
             "and shrink.budget"
         )
-    for share in shares:
-        shrink.check(share, own.scope, shrink.Limits(own.multiple, own.floor))
     shrinking.check(own)
+    for share in shares:
+        scope = unit_scores.SCOPES[own.scope]
+        shrink.check(share, scope, shrink.Limits(own.multiple, own.floor))
 
 
 def fits(config: Any, data: dataset.Dataset) -> None:

@@ -24,6 +24,7 @@ from experiments import (
 from lib import errors, files, models, program, shrink, tree
 from lib.deploy import artifact
 from lib.report import metrics
+from lib.shrink import curves
 from lib.train import step
 from tests.experiments import test_preparing
 
@@ -183,16 +184,28 @@ def test_every_score_chooses_units(score):
 
 
 def _loss(at, params, batch):
-    logits = at.network.apply(
-        params, at.variables, batch["input"], train=False, key=None
-    )[0][0]
-    return jnp.mean(logits**2)
+    return jnp.mean(_logits(at, params, batch) ** 2)
+
+
+def _logits(at, params, batch):
+    images = batch["input"]
+    return at.network.apply(params, at.variables, images, train=False, key=None)[0][0]
+
+
+def moved(at):
+    """Returns a scene whose loss is how far its outputs are from what they were."""
+
+    def loss(params, batch):
+        move = _logits(at, params, batch) - _logits(at, at.params, batch)
+        return jnp.mean(move**2)
+
+    return at._replace(loss=loss)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scope", shrink.SCOPES)
+@pytest.mark.parametrize("scope", unit_scores.SCOPES)
 def test_a_budget_of_operations_is_met(scope):
-    at = test_preparing.scene()
+    at = moved(test_preparing.scene())
     settings = common.base().shrink
     settings.update(budget="macs", target=0.5, scope=scope)
     made = shrinking.units(at, settings, None)
@@ -203,6 +216,40 @@ def test_a_budget_of_operations_is_met(scope):
     small = shrink.resize(f, made.plan)
     left = sum(s.macs for s in program.sites(small)(made.weights, images))
     assert 0.25 * whole < left <= 0.5 * whole
+
+
+@pytest.mark.slow
+def test_curves_are_those_of_the_loss_with_units_at_zero():
+    """Against a loop of its own: the dearer group of two keeps more of its units."""
+    at = moved(test_preparing.scene())
+    f, weights = shrinking.logits(at.network), shrinking._weights(at)
+    groups = shrink.groups(f)(weights, next(at.batches(1))["input"])
+    settings = common.base().shrink
+    settings.update(scope="curves", batches=2)
+    first = unit_scores.SCORES["l1"](at, f, groups, weights, settings)
+    found = unit_scores.of_all(at, groups, first, weights, settings)
+
+    def mean(params):
+        return np.mean([at.loss(params, batch) for batch in at.batches(2)])
+
+    losses = {}
+    for group in groups.groups:
+        losses[group.name] = []
+        for n in curves.counts(group.size):
+            gone = np.argsort(first[group.name], kind="stable")[:n]
+            flat = tree.flatten(weights)
+            for member in group.members:
+                w = np.array(flat[member.path])
+                for unit in gone:
+                    for place in member.index[unit]:
+                        np.moveaxis(w, member.axis, 0)[place] = 0
+                flat[member.path] = w
+            losses[group.name].append(mean(tree.unflatten(flat)["params"]))
+    assert all(loss[-1] > loss[0] == 0 for loss in losses.values())
+    wanted = curves.by_curve(groups, first, losses)
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+    assert len({*np.concatenate([*found.values()])}) == sum(map(len, found.values()))
 
 
 def test_equal_kernels_are_cut_alike():
@@ -231,7 +278,7 @@ def test_equal_kernels_are_cut_alike():
         ({"score": "taylr"}, "did you mean 'taylor'"),
         ({"fraction": 1.5}, "or by group a whole number of units, got 1.5"),
         ({"fraction": 2.0, "scope": "global"}, "in [0, 1), or by group a whole"),
-        ({"scope": "globl"}, "unknown scope 'globl'; did you mean 'global'"),
+        ({"scope": "globl"}, "unknown scope of shrink 'globl'; did you mean 'global'"),
         ({"multiple": 0}, "multiple and floor are at least 1"),
         ({"budget": "mac"}, "did you mean 'macs'"),
         ({"budget": "macs", "target": 0.0}, "above 0 and at most 1, got 0.0"),

@@ -11,6 +11,8 @@ from experiments import tune
 from experiments.tuning import shared, space
 from lib import errors
 
+pytestmark = pytest.mark.slow
+
 BASE = "configs/techniques/prune.py:smoke"
 SEARCH = (("compressed.learning_rate", "log_float", 1e-4, 1e-2),)
 
@@ -58,7 +60,6 @@ def test_what_is_fixed_comes_after_the_run(finished):
     assert base.data.validation_fraction == 0.3 and base.seed == 3
 
 
-@pytest.mark.slow
 def test_the_best_is_a_run_on_the_data_of_the_finished_one(finished, tmp_path):
     found = tune.run(small(finished), str(tmp_path / "search"))
     (trial,) = found["trials"]
