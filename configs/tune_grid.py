@@ -16,7 +16,25 @@ Expect, in 90 s of CPU time (1 seed, 360 test images), this front:
         --config.tune.run=FINISHED
 
 `heads` is the grid over blocks and heads of the student of `text_classification.py`, on
-the teacher of a finished run of it; without `tune.run`, that is trained first.
+the teacher of a finished run of it (without `tune.run`, that is trained first), each in
+400 steps; judged by validation accuracy (872 sentences) and multiply-accumulates.
+Expect this front (1 seed; its five most accurate are tested, on 1,821 sentences), in 36
+minutes of CPU time on 2 cores of an AMD EPYC, Python 3.11, JAX 0.10.2, beside a teacher
+of 88.76 and 89.35 % with 698 million:
+
+    blocks, heads removed      validated   tested    MACs   file
+    0, 1, 3, 5;  a quarter     86.93 %     87.53 %   425 M  61.3 MB
+    0, 1, 3, 5;  half          85.78 %     86.22 %   384 M  59.4 MB
+    0, 1, 3, 5;  3 quarters    83.83 %     84.35 %   343 M  57.4 MB
+    1, 3, 5;     a quarter     83.72 %     86.05 %   319 M  55.9 MB
+    1, 3, 5;     half          82.57 %     85.01 %   288 M  54.4 MB
+    1, 5;        a quarter     81.31 %               212 M
+    1, 5;        half          81.08 %               192 M
+    1, 5;        3 quarters    80.96 %               171 M
+
+One combination is on no front: 1, 3, 5 without 3 quarters of the heads, 81.19 %. Blocks
+matter more than heads: 87 % of the variance of accuracy (fANOVA). 1,000 steps, as
+`text_classification.py` has them, bring its student from 85.01 to 86.71 % tested.
 """
 
 from configs import common
