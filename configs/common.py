@@ -167,7 +167,7 @@ def base(experiment="compress", stages=()):
                 score="l1",  # or "l2", "scale" of norms, "random"; or, measured on
                 # batches, "taylor", "fisher", "activation", "apoz"
                 scope="group",  # or "global": the least of all groups together;
-                # "curves": of each group what its share costs the loss least
+                # "curves": of each group the share that changes outputs least
                 multiple=1,  # kept units are a multiple of it
                 floor=1,  # units of each group that are kept in any case
                 budget="",  # or "macs", "latency", of two images on this machine: the

@@ -11,7 +11,7 @@ with turns and flips, dropout and L2. `quantized` follows without training: batc
 folded, weights and activations in 8 bits, on ranges of 1,024 training images.
 
 Expect (seed 0, all 10,000 test images): frozen 64.84 %, tuned 93.29 % in 911,705 bytes,
-quantized 93.29 % in 257,091 bytes, 3.5 times smaller. Time: 15 minutes of CPU on AMD
+quantized 93.29 % in 257,091 bytes, 3.5 times smaller. Time: 20 minutes of CPU on AMD
 EPYC, 2 cores, Python 3.11, JAX 0.10.2; in JAX the 8-bit network is no faster: export it
 (`--config.export.targets`), or read BENCHMARKS.md. `configs/tune_bayes.py:images`
 searches learning rate and batch size.

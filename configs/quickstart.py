@@ -5,8 +5,8 @@ Papers: distillation, Hinton 2015 (arXiv 1503.02531); gradual pruning, Zhu & Gup
 (1710.01878); quantization-aware training, Jacob 2018 (1712.05877).
 
 Expect, on 2 CPU cores, in 22 to 27 s (3 seeds, 360 test images): teacher 98.6 to
-99.7 %, packed 98.6 to 99.4 % (median 0.28 points below its teacher), 9.0 kB, 74.2 times
-smaller than the teacher's file and 22.6 times smaller than the student's.
+99.7 %, packed 98.6 to 99.4 % (median 0.28 points below its teacher), 7.7 kB, 72.3 to
+72.6 times smaller than the teacher's file and 22.1 times smaller than the student's.
 
     python run.py --config=configs/quickstart.py --workdir=/tmp/quickstart
     python run.py --config=configs/quickstart.py:smoke --workdir=/tmp/smoke

@@ -22,7 +22,9 @@ sees 25,600 images, a seventh of what the recipe trains on; below the median hal
 trial ends. Expect 9 that end early, and of the others (1 seed, 6,000 validation images)
 91.08 % at 2.8e-3 and batches of 32, 90.57 at 2.7e-3 and 64, 89.45 at 1.5e-3 and 128,
 88.73 at 3.2e-3 and 256; the best tested 90.63 % of 10,000. Time: 41 minutes of CPU on 2
-cores of an AMD EPYC, Python 3.11, JAX 0.10.2.
+cores of an AMD EPYC, Python 3.11, JAX 0.10.2. What is best of short trials need not be
+of long ones: on all of the recipe's 192,000 images the first validates 93.58 %, and the
+recipe's own 2e-3 and 128 93.83 %, so the recipe keeps those.
 """
 
 from configs import common

@@ -116,7 +116,7 @@ def units(scene: scoring.Scene, settings: Any, rounded: Any) -> Made:
 
     def choose() -> dict[str, list[int]]:
         scores = unit_scores.SCORES[settings.score](scene, f, groups, weights, settings)
-        scores = unit_scores.of_all(scene, groups, scores, weights, settings)
+        scores = unit_scores.of_all(scene, f, groups, scores, weights, settings)
         removed = _chosen(f, groups, scores, weights, settings, images[0])
         return {name: units.tolist() for name, units in removed.items()}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lib import shrink
@@ -39,11 +40,12 @@ def _by_activation(which: int) -> Callable:
 SCOPES = {"group": "group", "global": "global", "curves": "global"}
 
 
-def of_all(scene, groups, found, weights, settings) -> scores.Scores:
+def of_all(scene, f, groups, found, weights, settings) -> scores.Scores:
     """Returns scores that compare units of different groups, as `scope` says.
 
     Args:
       scene: of the preparation.
+      f: its logits.
       groups: of the program.
       found: scores that compare units of one group.
       weights: {"params", "variables"}.
@@ -53,19 +55,22 @@ def of_all(scene, groups, found, weights, settings) -> scores.Scores:
         return found
     if settings.scope == "global":
         return scores.normalised(found)
-    seen, loss = list(scene.batches(settings.batches)), jax.jit(scene.loss)
+    images = [batch["input"] for batch in scene.batches(settings.batches)]
+    run = jax.jit(f)
+    whole = [run(weights, x) for x in images]
 
-    def lost(name: str, count: int) -> float:
+    def moved(name: str, count: int) -> float:
         gone = np.argsort(found[name], kind="stable")[:count]
         plan = shrink.make(groups, {name: gone} if count else {})
-        params = shrink.mask(plan, weights)["params"]
-        return float(np.mean([loss(params, batch) for batch in seen]))
+        masked = shrink.mask(plan, weights)
+        pairs = zip(images, whole, strict=True)
+        return float(np.mean([jnp.mean((run(masked, x) - y) ** 2) for x, y in pairs]))
 
-    losses = {
-        group.name: [lost(group.name, n) for n in curves.counts(group.size)]
+    costs = {
+        group.name: [moved(group.name, n) for n in curves.counts(group.size)]
         for group in groups.groups
     }
-    return curves.by_curve(groups, found, losses)
+    return curves.by_curve(groups, found, costs)
 
 
 # name -> (scene, its logits, groups, weights, settings) -> scores; the least go.

@@ -1,8 +1,8 @@
-"""Units of different groups compared by what their group's share costs the loss.
+"""Units of different groups compared by what the share of a group that goes costs.
 
-A norm says which unit of a layer goes first, and little of which layer: what a layer
-minds is measured, share by share, as Li et al. 2017 (arXiv 1608.08710, section 3.2) do
-to set its share by hand. Here the curves set it.
+A norm says which unit of a layer goes first, and little of which layer. What a layer
+minds is measured share by share, as Li et al. 2017 (arXiv 1608.08710, section 3.2) do
+to set its share by hand; here the curves set it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,21 @@ def counts(size: int) -> tuple[int, ...]:
 def by_curve(
     groups: Groups,
     scores: Mapping[str, np.ndarray],
-    losses: Mapping[str, Sequence[float]],
+    costs: Mapping[str, Sequence[float]],
 ) -> Scores:
     """Returns each unit's place in the order in which units of all groups go.
 
-    Those go first whose group's curve is flattest there: loss added for each
+    Those go first whose group's curve is flattest there: cost for each
     multiply-accumulate saved, along the lower convex hull of its points, which is what
-    a Lagrangian of the two takes. Within a group they go by `scores`.
+    a Lagrangian of the two takes, if costs add up. Those of small changes of the
+    outputs do in their squares, where they are not correlated. Within a group units go
+    by `scores`.
 
     Args:
       groups: of the program.
       scores: of the units of each group; the least goes first.
-      losses: of each group, at each of its `counts`, with the other groups whole; what
-        is below the first adds nothing.
+      costs: of each group, at each of its `counts`, with the other groups whole; what
+        is below the first costs nothing.
     """
     whole = macs(groups, {})
     orders, keys = [], []
@@ -50,8 +52,8 @@ def by_curve(
         saved = np.array(
             [whole - macs(groups, {group.name: order[:n]}) for n in removed]
         )
-        lost = np.asarray(losses[group.name], float)
-        steep = _slopes(saved, np.maximum(lost, lost[0]))
+        cost = np.asarray(costs[group.name], float)
+        steep = _slopes(saved, np.maximum(cost, cost[0]))
         # The last unit never goes: it counts with those before it.
         segment = np.searchsorted(removed, np.arange(group.size), side="right") - 1
         each = np.append(steep, steep[-1:] if len(steep) else np.inf)[segment]

@@ -183,29 +183,19 @@ def test_every_score_chooses_units(score):
     assert made.metrics["masked_minus_small"] < 1e-4
 
 
-def _loss(at, params, batch):
-    return jnp.mean(_logits(at, params, batch) ** 2)
-
-
 def _logits(at, params, batch):
     images = batch["input"]
     return at.network.apply(params, at.variables, images, train=False, key=None)[0][0]
 
 
-def moved(at):
-    """Returns a scene whose loss is how far its outputs are from what they were."""
-
-    def loss(params, batch):
-        move = _logits(at, params, batch) - _logits(at, at.params, batch)
-        return jnp.mean(move**2)
-
-    return at._replace(loss=loss)
+def _loss(at, params, batch):
+    return jnp.mean(_logits(at, params, batch) ** 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", unit_scores.SCOPES)
 def test_a_budget_of_operations_is_met(scope):
-    at = moved(test_preparing.scene())
+    at = test_preparing.scene()
     settings = common.base().shrink
     settings.update(budget="macs", target=0.5, scope=scope)
     made = shrinking.units(at, settings, None)
@@ -219,22 +209,21 @@ def test_a_budget_of_operations_is_met(scope):
 
 
 @pytest.mark.slow
-def test_curves_are_those_of_the_loss_with_units_at_zero():
-    """Against a loop of its own: the dearer group of two keeps more of its units."""
-    at = moved(test_preparing.scene())
+def test_curves_are_how_far_outputs_move_with_units_at_zero():
+    at = test_preparing.scene()
     f, weights = shrinking.logits(at.network), shrinking._weights(at)
     groups = shrink.groups(f)(weights, next(at.batches(1))["input"])
     settings = common.base().shrink
     settings.update(scope="curves", batches=2)
     first = unit_scores.SCORES["l1"](at, f, groups, weights, settings)
-    found = unit_scores.of_all(at, groups, first, weights, settings)
+    found = unit_scores.of_all(at, f, groups, first, weights, settings)
 
-    def mean(params):
-        return np.mean([at.loss(params, batch) for batch in at.batches(2)])
+    def move(params, batch):
+        return np.square(_logits(at, params, batch) - _logits(at, at.params, batch))
 
-    losses = {}
+    costs = {}
     for group in groups.groups:
-        losses[group.name] = []
+        costs[group.name] = []
         for n in curves.counts(group.size):
             gone = np.argsort(first[group.name], kind="stable")[:n]
             flat = tree.flatten(weights)
@@ -244,9 +233,11 @@ def test_curves_are_those_of_the_loss_with_units_at_zero():
                     for place in member.index[unit]:
                         np.moveaxis(w, member.axis, 0)[place] = 0
                 flat[member.path] = w
-            losses[group.name].append(mean(tree.unflatten(flat)["params"]))
-    assert all(loss[-1] > loss[0] == 0 for loss in losses.values())
-    wanted = curves.by_curve(groups, first, losses)
+            params = tree.unflatten(flat)["params"]
+            moves = [np.mean(move(params, batch)) for batch in at.batches(2)]
+            costs[group.name].append(float(np.mean(moves)))
+    assert all(cost[-1] > cost[0] == 0 for cost in costs.values())
+    wanted = curves.by_curve(groups, first, costs)
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name])
     assert len({*np.concatenate([*found.values()])}) == sum(map(len, found.values()))

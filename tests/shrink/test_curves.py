@@ -25,12 +25,12 @@ def test_points_are_none_eighths_and_all_but_one():
 
 
 def test_flat_curves_go_first():
-    losses = {
+    costs = {
         "a": [1.0, *[1.0 + 16 * n for n in range(1, 8)]],  # 1 a multiply-accumulate
         "b": [0.5, 0.25, 0.5 + 24, 0.5 + 480, 0.5 + 960],  # less is nothing, then 1
         "c": [0.0, 140.0, 141.0, 141.0],  # 10, and much less after it: on the hull 3.4
     }
-    places = curves.by_curve(GROUPS, SCORES, losses)
+    places = curves.by_curve(GROUPS, SCORES, costs)
     # The first of b; then the second of b and seven of a, the last of which goes with
     # the one before it, by their shares: 0/8, 1/8, 1/5, 2/8...; then c; then b.
     wanted = {
@@ -52,18 +52,18 @@ CONVEX = st.fixed_dictionaries(
 
 
 @given(CONVEX, st.integers(0, 14))
-def test_no_choice_that_saves_as_much_costs_less(losses, count):
+def test_no_choice_that_saves_as_much_costs_less(costs, count):
     """Of convex curves: what goes first is best among all that save as much or more.
 
     Savings of groups are added up, as the curves do, which look at one at a time.
     """
-    places = curves.by_curve(GROUPS, SCORES, losses)
+    places = curves.by_curve(GROUPS, SCORES, costs)
     going = {
         name: min(int((places[name] < count).sum()), n - 1) for name, n in SIZES.items()
     }
 
     def cost(some):
-        return sum(losses[name][n] for name, n in some.items())
+        return sum(costs[name][n] for name, n in some.items())
 
     def saved(some):
         return sum(SAVED[name] * n for name, n in some.items())
@@ -77,8 +77,8 @@ def test_no_choice_that_saves_as_much_costs_less(losses, count):
 @pytest.mark.parametrize("name", SIZES)
 def test_within_a_group_the_scores_decide(name):
     rng = np.random.default_rng(0)
-    losses = {k: rng.random(len(curves.counts(n))) for k, n in SIZES.items()}
-    places = curves.by_curve(GROUPS, SCORES, losses)
+    costs = {k: rng.random(len(curves.counts(n))) for k, n in SIZES.items()}
+    places = curves.by_curve(GROUPS, SCORES, costs)
     np.testing.assert_array_equal(
         np.argsort(places[name]), np.argsort(SCORES[name], kind="stable")
     )
