@@ -14,10 +14,19 @@ def section(title: str, note: str, body: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{told}{body}</section>\n"
 
 
-def table(heads: Sequence[str], lines: Iterable[str], kind: str = "") -> str:
-    """Returns a table; `heads` are text, `lines` are `<tr>` elements."""
+def table(
+    heads: Sequence[str], lines: Iterable[str], kind: str = "", long: str = ""
+) -> str:
+    """Returns a table; `heads` are text, `lines` are `<tr>` elements.
+
+    The head `long` is over cells of that kind, which hold running text.
+    """
     named = f' class="{kind}"' if kind else ""
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
+    kinds = [' class="long"' if h == long else "" for h in heads]
+    head = "".join(
+        f'<th scope="col"{k}>{escape(h)}</th>'
+        for h, k in zip(heads, kinds, strict=True)
+    )
     body = "\n".join(lines)
     return (
         f'<div class="scroll"><table{named}>\n<thead><tr>{head}</tr></thead>\n'

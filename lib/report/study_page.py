@@ -129,7 +129,8 @@ def _best(result: Mapping[str, Any]) -> str:
         "Chosen on the validation split, then measured on the test split, once. Each "
         "has a report of its own in its folder, and a config file that runs as it is."
     )
-    return sections.section("Best", note, sections.table((*heads, "config"), lines))
+    table = sections.table((*heads, "config"), lines, long="settings")
+    return sections.section("Best", note, table)
 
 
 def _trials(result: Mapping[str, Any]) -> str:
@@ -148,4 +149,5 @@ def _trials(result: Mapping[str, Any]) -> str:
         ]
         lines.append(sections.line(str(one["number"]), cells))
     heads = ("trial", *map(study_plots.words, names), "state", "settings")
-    return sections.section("Trials", "", sections.table(heads, lines))
+    table = sections.table(heads, lines, long="settings")
+    return sections.section("Trials", "", table)

@@ -1,5 +1,7 @@
 """A search as matplotlib figures: history, front, importance, parallel coordinates."""
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from lib.report import formats, style
 
 PERCENT = "validation_accuracy"  # the one objective that is shown in per cent
+LABEL = 26  # letters of a value on an axis, at most
 Trials = Sequence[Mapping[str, Any]]
 
 
@@ -127,16 +130,22 @@ def importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     return drawn
 
 
-def places(column: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+def places(
+    column: Sequence[Any], *, several: bool = False
+) -> tuple[list[float], list[tuple[float, str]]]:
     """Returns where on an axis from 0 to 1 the values of a field lie, and its ticks.
 
     Numbers that are more than a decade apart lie on a logarithmic axis; all else has
     one place for each value.
+
+    Args:
+      column: of each trial.
+      several: whether they are of several fields together, tuples as text.
     """
     numbers = all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in column
     )
-    kinds = sorted(set(column), key=lambda v: (v if numbers else 0, str(v)))
+    kinds = sorted(set(column), key=lambda v: v if numbers else _natural(str(v)))
     if numbers and len(kinds) > 6:
         values = np.asarray(column, float)
         scale = values.min() > 0 and values.max() > 10 * values.min()
@@ -146,8 +155,22 @@ def places(column: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]
         return at.tolist(), ends
     step = 1 / max(1, len(kinds) - 1)
     where = {v: i * step for i, v in enumerate(kinds)}
-    ticks = [(p, f"{v:.3g}" if numbers else str(v)) for v, p in where.items()]
-    return [where[v] for v in column], ticks
+    told = [f"{v:.3g}" for v in kinds] if numbers else [str(v) for v in kinds]
+    told = _short(told) if several else told
+    told = [t if len(t) <= LABEL else t[: LABEL - 1] + "\u2026" for t in told]
+    return [where[v] for v in column], list(zip(where.values(), told, strict=True))
+
+
+def _natural(text: str) -> list[Any]:
+    """Returns what sorts text by the numbers in it: (32, 8) before (128, 2)."""
+    parts = re.split(r"(\d+\.?\d*)", text)
+    return [float(x) if i % 2 else x for i, x in enumerate(parts)]
+
+
+def _short(texts: list[str]) -> list[str]:
+    """Returns the first of each tuple, if no two are the same; else the tuples."""
+    first = [str(ast.literal_eval(text)[:1])[1:-2] for text in texts]
+    return first if len({*first}) == len(texts) else texts
 
 
 @style.styled()
@@ -161,7 +184,9 @@ def parallel(
     done = complete(trials)
     (name, way), *_ = objectives
     values = shown(name, [t["values"][0] for t in done])
-    columns = [places([t["params"][f] for t in done]) for f in fields]
+    columns = [
+        places([t["params"][f] for t in done], several=" + " in f) for f in fields
+    ]
     span = values.max() - values.min() or 1.0
     ends = [(0.0, f"{values.min():.4g}"), (1.0, f"{values.max():.4g}")]
     columns.append((((values - values.min()) / span).tolist(), ends))

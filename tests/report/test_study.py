@@ -103,8 +103,26 @@ def test_places_on_an_axis():
     assert at == pytest.approx([i / 6 for i in range(7)])
     at, ticks = study_plots.places(["b", "a", "b"])
     assert at == [1.0, 0.0, 1.0] and ticks == [(0.0, "a"), (1.0, "b")]
+    at, ticks = study_plots.places(["(128, 2)", "(32, 8)", "(64, 4)"])
+    assert at == [1.0, 0.0, 0.5] and ticks[0] == (0.0, "(32, 8)")
     assert study_plots.places([3, 3])[0] == [0.0, 0.0]
     assert study_plots.places([True, False, True])[0] == [1.0, 0.0, 1.0]
+
+
+def test_labels_leave_room_for_the_next_axis():
+    several = ["((1, 3, 5), 3, ('block_0', 'block_1'))", "((1, 5), 2, ('block_0',))"]
+    for column, told in (
+        (several, ["(1, 3, 5)", "(1, 5)"]),
+        (["(32, 'a')", "(8, 'b')"], ["8", "32"]),
+        (["(8, 'b')", "(8, 'a')"], ["(8, 'a')", "(8, 'b')"]),  # one says too little
+    ):
+        _, ticks = study_plots.places(column, several=True)
+        assert [text for _, text in ticks] == told
+    _, ticks = study_plots.places(several)
+    assert [text for _, text in ticks] == [
+        "((1, 3, 5), 3, ('block_0'\u2026",
+        "((1, 5), 2, ('block_0',))",
+    ]
 
 
 @pytest.mark.parametrize("way", ["maximize", "minimize"])
