@@ -25,9 +25,9 @@ stop_gradient tan tanh to_edtype from_edtype
 """.split()
 _LOSE_ZERO = """
 acos acosh clz complex cos cosh digamma eq eq_to erfc exp exp2 ge gt igamma igammac
-is_finite le le_to lgamma log logistic lt lt_to ne not nextafter polygamma
-population_count pow random_clone random_fold_in random_seed random_unwrap random_wrap
-regularized_incomplete_beta rem rsqrt
+is_finite le le_to lgamma log log2 logistic lt lt_to ne not nextafter one_minus_square
+polygamma population_count pow random_clone random_fold_in random_seed random_unwrap
+random_wrap regularized_incomplete_beta rem rsqrt
 shift_left shift_right_arithmetic shift_right_logical zeta
 """.split()
 KINDS: dict[str, str] = {
@@ -39,7 +39,7 @@ KINDS: dict[str, str] = {
     "fake_quant": FIRST,  # 0 is on every grid
 }
 # Not defined at 0, so that what a mask makes 0 must not come to them.
-_POLES = ("log", "rsqrt", "digamma", "lgamma", "acosh")
+_POLES = ("log", "log2", "rsqrt", "digamma", "lgamma", "acosh")
 
 
 def rule(units: Units, eqn: core.JaxprEqn, ins: Sequence[Held]) -> list[Held]:

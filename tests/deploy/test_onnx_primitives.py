@@ -15,6 +15,7 @@ ELEMENTS = {
     "arithmetic": lambda x: (1 - x) * x / (x * x + 2) - abs(x) ** 1.5 + x**3 - x**4,
     "functions": lambda x: jnp.exp(jnp.sin(x)) + lax.erf(x) + lax.rsqrt(x * x + 1),
     "activations": lambda x: nn.silu(x) + nn.relu6(x) + nn.elu(x) + nn.softplus(x),
+    "logarithms": lambda x: jnp.log2(x * x + 0.5) + jnp.log1p(x * x) + jnp.log(x * x),
     "gelu": lambda x: nn.gelu(x) + nn.gelu(x, approximate=False),
     "softmax": lambda x: nn.softmax(x) + nn.log_softmax(x, axis=1),
     "choices": lambda x: jnp.where((x > 0) & ~(x > 1), x, jnp.clip(x, -0.5, 0.5)),

@@ -286,3 +286,20 @@ def test_what_is_stacked_is_cut_alike_and_stays_a_stack():
     (group,) = found.groups
     assert group.paths() == ("a", "b", "c") and not found.missed
     assert all(m.index.tolist() == [[i] for i in range(4)] for m in group.members)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        # Primitives of their own in JAX 0.11: log2, and 1 - x**2 in tanh's derivative.
+        lambda h: jnp.log2(h * h + 1.0),
+        jax.vmap(jax.vmap(jax.grad(jnp.tanh))),
+    ],
+)
+def test_what_jax_names_anew_is_followed(middle):
+    w = {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 2))}
+    groups = shrink.groups(lambda w, x: middle(x @ w["a"]) @ w["b"])(
+        w, jnp.ones((2, 3))
+    )
+    assert not groups.missed
+    assert [(g.size, g.paths()) for g in groups.groups] == [(4, ("a", "b"))]

@@ -1,5 +1,6 @@
 """Primitives that map element by element -> ONNX nodes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,28 @@ def minimum(graph: Graph, params: Params, values: list[Value], out: Any) -> Valu
 def square(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
     """The product with itself."""
     return emit(graph, out, values, lambda x: graph.node("Mul", x, x))
+
+
+def one_minus_square(
+    graph: Graph, params: Params, values: list[Value], out: Any
+) -> Value:
+    """(1 + x) (1 - x), which keeps the digits of x near 1; JAX 0.11 has it."""
+    one = graph.array(1, out.dtype)
+
+    def build(x: str) -> str:
+        return graph.node("Mul", graph.node("Add", one, x), graph.node("Sub", one, x))
+
+    return emit(graph, out, values, build)
+
+
+def log2(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
+    """The logarithm by that of 2; JAX 0.11 has it."""
+    two = graph.array(math.log(2), out.dtype)
+
+    def build(x: str) -> str:
+        return graph.node("Div", graph.node("Log", x), two)
+
+    return emit(graph, out, values, build)
 
 
 def rsqrt(graph: Graph, params: Params, values: list[Value], out: Any) -> Value:
@@ -249,9 +272,11 @@ RULES: dict[str, Callable[..., Any]] = {
     "expm1": expm1,
     "integer_pow": integer_pow,
     "log1p": log1p,
+    "log2": log2,
     "max": maximum,
     "min": minimum,
     "ne": not_equal,
+    "one_minus_square": one_minus_square,
     "optimization_barrier": barrier,
     "reduce_precision": precision,
     "rem": remainder,
