@@ -43,6 +43,8 @@ SCOPES = {"group": "group", "global": "global", "curves": "global"}
 def of_all(scene, f, groups, found, weights, settings) -> scores.Scores:
     """Returns scores that compare units of different groups, as `scope` says.
 
+    "curves" runs the network about eight times a group on `settings.batches` batches.
+
     Args:
       scene: of the preparation.
       f: its logits.
@@ -60,16 +62,16 @@ def of_all(scene, f, groups, found, weights, settings) -> scores.Scores:
     whole = [run(weights, x) for x in images]
 
     def moved(name: str, count: int) -> float:
+        """Returns the mean squared change of the logits without that many units."""
         gone = np.argsort(found[name], kind="stable")[:count]
-        plan = shrink.make(groups, {name: gone} if count else {})
-        masked = shrink.mask(plan, weights)
+        masked = shrink.mask(shrink.make(groups, {name: gone}), weights)
         pairs = zip(images, whole, strict=True)
         return float(np.mean([jnp.mean((run(masked, x) - y) ** 2) for x, y in pairs]))
 
-    costs = {
-        group.name: [moved(group.name, n) for n in curves.counts(group.size)]
-        for group in groups.groups
-    }
+    costs = {}
+    for group in groups.groups:
+        _, *some = curves.counts(group.size)  # without none of them nothing changes
+        costs[group.name] = [0.0, *(moved(group.name, n) for n in some)]
     return curves.by_curve(groups, found, costs)
 
 

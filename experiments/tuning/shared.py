@@ -26,7 +26,8 @@ def settings(run: str, stages: Sequence[str], base: Any) -> dict[str, Any]:
       {path of a field: value}, where it differs from the base.
 
     Raises:
-      UserError: it is no folder of a run, or a stage is not finished there.
+      UserError: it is no folder of a run, a stage is not finished there, or it was
+        started with a setting that the base does not have.
     """
     at = pathlib.Path(run).expanduser()
     if not (at / workdir.CONFIG).exists():
@@ -37,12 +38,19 @@ def settings(run: str, stages: Sequence[str], base: Any) -> dict[str, Any]:
                 raise errors.UserError(f"tune.run: stage {name!r} has no file {path}")
     had = workdir.flat(files.read_json(at / workdir.CONFIG))
     now = workdir.flat(files.plain(base.to_dict()))
-    return {
+    found = {
         path: _tuples(value)
         for path, value in had.items()
         if path.split(".")[0] in (*ALWAYS, *stages)
         and (path not in now or now[path] != value)
     }
+    for path in found:
+        if path not in now and ".model." not in path:  # models have their own fields
+            raise errors.UserError(
+                f"tune.run: {run} was started with {path}, which the base does not "
+                "have; it is of another version or config"
+            )
+    return found
 
 
 def check(stages: Sequence[str], base: Any, searched: Iterable[str]) -> None:

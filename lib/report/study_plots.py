@@ -1,6 +1,5 @@
 """A search as matplotlib figures: history, front, importance, parallel coordinates."""
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -131,7 +130,7 @@ def importance(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def places(
-    column: Sequence[Any], *, several: bool = False
+    column: Sequence[Any], names: Mapping[Any, str] | None = None
 ) -> tuple[list[float], list[tuple[float, str]]]:
     """Returns where on an axis from 0 to 1 the values of a field lie, and its ticks.
 
@@ -140,7 +139,7 @@ def places(
 
     Args:
       column: of each trial.
-      several: whether they are of several fields together, tuples as text.
+      names: of values that are not shown as they are.
     """
     numbers = all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in column
@@ -155,8 +154,8 @@ def places(
         return at.tolist(), ends
     step = 1 / max(1, len(kinds) - 1)
     where = {v: i * step for i, v in enumerate(kinds)}
-    told = [f"{v:.3g}" for v in kinds] if numbers else [str(v) for v in kinds]
-    told = _short(told) if several else told
+    named = {v: f"{v:.3g}" if numbers else str(v) for v in kinds} | dict(names or {})
+    told = [named[v] for v in kinds]
     told = [t if len(t) <= LABEL else t[: LABEL - 1] + "\u2026" for t in told]
     return [where[v] for v in column], list(zip(where.values(), told, strict=True))
 
@@ -167,10 +166,14 @@ def _natural(text: str) -> list[Any]:
     return [float(x) if i % 2 else x for i, x in enumerate(parts)]
 
 
-def _short(texts: list[str]) -> list[str]:
-    """Returns the first of each tuple, if no two are the same; else the tuples."""
-    first = [str(ast.literal_eval(text)[:1])[1:-2] for text in texts]
-    return first if len({*first}) == len(texts) else texts
+def _names(trials: Trials, field: str) -> dict[Any, str]:
+    """Returns names for values that several fields have together: that of the first.
+
+    {} where two values are the same there, or for a single field.
+    """
+    first, *others = field.split(" + ")
+    named = {t["params"][field]: str(t["settings"][first]) for t in trials}
+    return named if others and len({*named.values()}) == len(named) else {}
 
 
 @style.styled()
@@ -184,9 +187,7 @@ def parallel(
     done = complete(trials)
     (name, way), *_ = objectives
     values = shown(name, [t["values"][0] for t in done])
-    columns = [
-        places([t["params"][f] for t in done], several=" + " in f) for f in fields
-    ]
+    columns = [places([t["params"][f] for t in done], _names(done, f)) for f in fields]
     span = values.max() - values.min() or 1.0
     ends = [(0.0, f"{values.min():.4g}"), (1.0, f"{values.max():.4g}")]
     columns.append((((values - values.min()) / span).tolist(), ends))

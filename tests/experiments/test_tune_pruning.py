@@ -3,8 +3,8 @@
 import optuna
 import pytest
 
-from configs import quickstart
-from experiments.tuning import trials
+from configs import common, quickstart
+from experiments.tuning import samplers, trials
 
 
 def of_steps(teacher, student):
@@ -58,3 +58,33 @@ def test_trials_of_different_steps_are_compared_where_they_have_come_as_far(tmp_
     with trials.Watched(tmp_path / "worse", study.ask(), of_steps(0, 40)) as writer:
         writer.write("student", 20, accuracy(0.4))
         assert writer.prune
+
+
+def test_asha_first_judges_at_a_tenth_of_a_stage_whatever_its_steps(tmp_path):
+    tune = common.tune("configs/quickstart.py", (), pruner="asha").tune
+    study = optuna.create_study(
+        direction="maximize", pruner=samplers.pruner(tune, stages=2)
+    )
+    with trials.Watched(tmp_path / "long", study.ask(), of_steps(1000, 9)) as writer:
+        writer.write("teacher", 100, accuracy(0.9))
+        assert not writer.prune
+    with trials.Watched(tmp_path / "short", study.ask(), of_steps(40, 9)) as writer:
+        writer.write("teacher", 3, accuracy(0.1))
+        assert not writer.prune
+        writer.write("teacher", 4, accuracy(0.1))
+        assert writer.prune
+
+
+def test_hyperband_knows_how_far_trials_go():
+    """By thousandths of all stages: a budget of 1,000 of them makes fewer brackets."""
+    tune = common.tune("configs/quickstart.py", (), pruner="hyperband").tune
+    tune.hyperband.reduction_factor = 2
+    brackets = []
+    for stages in (1, 4):
+        study = optuna.create_study(pruner=samplers.pruner(tune, stages))
+        trial = study.ask()
+        trial.report(0.5, 1)
+        trial.should_prune()
+        brackets.append(len(study.pruner._pruners))
+    # floor(log2(1000 / 100)) + 1 and floor(log2(4000 / 100)) + 1, of Li et al. 2018.
+    assert brackets == [4, 6]

@@ -9,7 +9,7 @@ from configs import common
 from configs.techniques import prune
 from experiments import tune
 from experiments.tuning import shared, space
-from lib import errors
+from lib import errors, files
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +89,16 @@ def test_a_run_that_is_not_whole_is_told_before_any_trial(
     with pytest.raises(errors.UserError, match=message):
         tune.run(small(run), str(tmp_path / "search"))
     assert not (tmp_path / "search").exists()
+
+
+def test_a_setting_that_the_base_does_not_have_is_told(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = files.read_json(run / "config.json")
+    config["data"]["colour"] = "grey"
+    files.write_json(run / "config.json", config)
+    with pytest.raises(errors.UserError, match="started with data.colour, which"):
+        tune.base_of(small(run).tune)
 
 
 @pytest.mark.parametrize(

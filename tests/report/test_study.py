@@ -109,20 +109,26 @@ def test_places_on_an_axis():
     assert study_plots.places([True, False, True])[0] == [1.0, 0.0, 1.0]
 
 
-def test_labels_leave_room_for_the_next_axis():
-    several = ["((1, 3, 5), 3, ('block_0', 'block_1'))", "((1, 5), 2, ('block_0',))"]
-    for column, told in (
-        (several, ["(1, 3, 5)", "(1, 5)"]),
-        (["(32, 'a')", "(8, 'b')"], ["8", "32"]),
-        (["(8, 'b')", "(8, 'a')"], ["(8, 'a')", "(8, 'b')"]),  # one says too little
-    ):
-        _, ticks = study_plots.places(column, several=True)
-        assert [text for _, text in ticks] == told
-    _, ticks = study_plots.places(several)
-    assert [text for _, text in ticks] == [
-        "((1, 3, 5), 3, ('block_0'\u2026",
-        "((1, 5), 2, ('block_0',))",
+def shown(pairs):
+    """Returns the texts in the figure of trials whose two fields vary together."""
+    trials = [
+        {
+            "values": [0.5 + i / 100],
+            "params": {"x.size + x.steps": repr(pair)},
+            "settings": dict(zip(("x.size", "x.steps"), pair, strict=True)),
+        }
+        for i, pair in enumerate(pairs)
     ]
+    objectives = [["validation_accuracy", "maximize"]]
+    drawn = study_plots.parallel(trials, ["x.size + x.steps"], objectives)
+    return [note.get_text() for note in drawn.axes[0].texts][: len({*pairs})]
+
+
+def test_labels_leave_room_for_the_next_axis():
+    assert shown([(128, 2), (32, 8), (64, 4)]) == ["32", "64", "128"]
+    assert shown([(8, 2), (8, 1)]) == ["(8, 1)", "(8, 2)"]  # the first says too little
+    long = "abcdefghijklmnopqrstuvwxyz"
+    assert shown([(8, long), (8, "a")]) == ["(8, 'a')", f"(8, '{long[:20]}\u2026"]
 
 
 @pytest.mark.parametrize("way", ["maximize", "minimize"])
